@@ -1,0 +1,3 @@
+"""Train, attack and rank robust image classifiers."""
+
+__version__ = "0.1.0"

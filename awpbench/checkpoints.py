@@ -1,0 +1,326 @@
+"""Save and load checkpoints that describe themselves; no file is ever allowed to run code.
+
+A checkpoint and the `.sha256` beside it are two files, so a kill can fall between their writes. `save` therefore first
+lists the new hash beside the old one, then replaces the checkpoint, then leaves only the new hash: at every moment the
+checkpoint matches one of the lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from awpbench import foreign, models, rundir
+from awpbench.defaults import DATASETS
+from awpbench.errors import AwpbenchError, InputError, UsageError, lookup
+
+FORMAT_VERSION = 1
+
+_FETCH_AGAIN = "Copy or download the file again."
+_RESAVE = "Have someone who trusts it save only the weights: torch.save(model.state_dict(), 'x.pt')."
+_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress")
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
+_CODE = re.compile(r"(?:GLOBAL|function|class|module) ([\w.]+)|TorchScript")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What it takes to build the net: `width` None is the architecture's own, `shape` is (C, H, W)."""
+
+    architecture: str
+    width: int | None
+    classes: int
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """Make it from a checkpoint's `model`; raises KeyError, TypeError, ValueError or UsageError for a bad value."""
+        channels, height, breadth = map(_positive, values["shape"])
+        return cls(
+            architecture=models.canonical(str(values["architecture"])),
+            width=None if values["width"] is None else _positive(values["width"]),
+            classes=_positive(values["classes"]),
+            shape=(channels, height, breadth),
+            mean=_per_channel(values["mean"], channels),
+            std=_per_channel(values["std"], channels),
+        )
+
+    def build(self) -> nn.Module:
+        """Build the net with fresh weights."""
+        return models.build(
+            self.architecture, classes=self.classes, shape=self.shape, width=self.width, mean=self.mean, std=self.std
+        )
+
+
+def _positive(value: Any) -> int:
+    if not isinstance(value, int) or not 1 <= value <= 1_000_000:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _per_channel(values: Any, channels: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    numbers = tuple(map(float, values))
+    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{list(numbers)} is no normalisation of {channels} channels")
+    return numbers
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, on the CPU; what a foreign state dict does not tell is None.
+
+    `step` counts the steps done within the epoch (0 between epochs); only a `last.pt` has `optimizer` and `progress`.
+    """
+
+    path: Path
+    sha256: str
+    foreign: bool
+    model_spec: ModelSpec
+    state_dict: dict[str, Tensor]
+    dataset: str | None = None
+    threat_norm: str | None = None
+    threat_eps: str | None = None
+    config: dict[str, Any] | None = None
+    epoch: int | None = None
+    step: int | None = None
+    best: Any = None
+    metrics: Any = None
+    optimizer: dict[str, Any] | None = None
+    progress: Any = None
+
+    def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Build the net with these weights in eval mode on the CPU; it shares no memory with the checkpoint."""
+        with torch.device("meta"):  # fresh weights would only be overwritten
+            model = self.model_spec.build().to(dtype)
+        model.load_state_dict({key: _own_copy(value, dtype) for key, value in self.state_dict.items()}, assign=True)
+        return model.eval()
+
+
+def _own_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    dtype = dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def save(path: Path, payload: Mapping[str, Any]) -> str:
+    """Write a checkpoint and its `.sha256` atomically and return the hash.
+
+    The payload's keys are those of docs/architecture.md; `format_version` is added here. Raises TypeError for a value
+    that a safe load would refuse: only tensors, plain numbers, text, None and containers of them are allowed.
+    """
+    payload = {"format_version": FORMAT_VERSION, **payload}
+    _require_plain(payload, "payload")
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    sidecar = _sidecar(path)
+    line = f"{digest}  {path.name}\n"
+    if path.exists():
+        before = sidecar.read_text() if sidecar.exists() else f"{rundir.sha256(path)}  {path.name}\n"
+        rundir.atomic_write(sidecar, (line + before).encode())
+    rundir.atomic_write(path, data)
+    rundir.atomic_write(sidecar, line.encode())
+    return digest
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _require_plain(value: Any, where: str) -> None:
+    if type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            _require_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            _require_plain(item, f"{where}[{i}]")
+    elif not isinstance(value, Tensor) and type(value) not in (str, int, float, bool, type(None)):
+        raise TypeError(f"{where} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def load(
+    path: Path,
+    *,
+    arch: str | None = None,
+    width: int | None = None,
+    dataset: str | None = None,
+    preprocessing: str | None = None,
+) -> Checkpoint:
+    """Load a checkpoint of ours, or a foreign state dict in `.pt` or `.safetensors`, and check that it fits its net.
+
+    `arch` and `width` override what the file says. `dataset` must have the net's shape and classes. `preprocessing` is
+    for a foreign file without normalisation buffers: `none` (the default), `meanstd` (the data set's), `plus-minus-1`
+    (2x - 1). Raises InputError for a file that is missing, damaged, no checkpoint, newer than this version, not finite
+    or of another architecture; UsageError for an unknown name or a `preprocessing` that the file contradicts.
+    """
+    data = _read(path)
+    raw, digest = _unpickle(path, data), hashlib.sha256(data).hexdigest()
+    if isinstance(raw, dict) and "format_version" in raw:
+        if preprocessing is not None:
+            raise UsageError(f"{path} says itself how it normalises its input", "Leave --preprocessing out.")
+        checkpoint = _own(path, raw, digest)
+    else:
+        checkpoint = _foreign(path, raw, digest, arch, dataset, preprocessing)
+    checkpoint = replace(checkpoint, model_spec=_overridden(checkpoint.model_spec, arch, width))
+    _check_fit(checkpoint)
+    if dataset is not None:
+        _check_dataset(checkpoint, dataset)
+    return checkpoint
+
+
+def _read(path: Path) -> bytes:
+    sidecar = _sidecar(path)
+    known = _hashes(sidecar)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no checkpoint {path}", "Check the path; a run folder has best.pt and last.pt."
+        ) from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{path} is a folder, not a checkpoint", f"Name the file in it: {path / rundir.BEST}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions.") from None
+    if not data:
+        raise InputError(f"{path} is empty", _FETCH_AGAIN)
+    if data.lstrip()[:1] == b"<":
+        mend = "Open its address in a browser and download the file itself."
+        raise InputError(f"{path} is a web page, not a checkpoint", mend)
+    known |= _hashes(sidecar)  # again: a training run may have replaced both files in between
+    if sidecar.exists() and hashlib.sha256(data).hexdigest() not in known:
+        mend = f"{_FETCH_AGAIN} If it was changed on purpose, delete {sidecar.name}."
+        raise InputError(f"{path} does not match {sidecar.name}: it is damaged or was changed", mend)
+    return data
+
+
+def _hashes(sidecar: Path) -> set[str]:
+    text = sidecar.read_text(errors="replace") if sidecar.exists() else ""
+    return {line.split()[0].lower() for line in text.splitlines() if line.strip()}
+
+
+def _unpickle(path: Path, data: bytes) -> Any:
+    """Turn bytes into tensors and plain values without running anything they ask for."""
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            return safetensors.torch.load(data)
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            broken = zipfile.ZipFile(io.BytesIO(data)).testzip()  # torch itself ignores the check sums
+            if broken is not None:
+                raise InputError(f"{path} is damaged: {broken} does not match its check sum", _FETCH_AGAIN)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
+    except AwpbenchError:
+        raise
+    except Exception as error:  # hostile or damaged bytes raise almost anything
+        code = _CODE.search(str(error))
+        if code is not None:
+            what = f"{path} holds code or objects ({code[1] or code[0]}) and was not loaded"
+            raise InputError(what, _RESAVE) from None
+        raise InputError(f"{path} is damaged, or no checkpoint at all", _FETCH_AGAIN) from None
+
+
+def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
+    version = raw["format_version"]
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(f"{path} has checkpoint format {version}, newer than {FORMAT_VERSION}", "Update awpbench.")
+    try:
+        checkpoint = Checkpoint(
+            path=path,
+            sha256=digest,
+            foreign=False,
+            model_spec=ModelSpec.of(raw["model"]),
+            state_dict={str(key): value for key, value in raw["state_dict"].items() if isinstance(value, Tensor)},
+            dataset=raw["dataset"],
+            threat_norm=raw["threat"]["norm"],
+            threat_eps=raw["threat"]["eps"],
+            **{key: raw.get(key) for key in _OPTIONAL},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise InputError(f"{path} lacks a part of a checkpoint, or has a bad one: {error}", _FETCH_AGAIN) from None
+    _check_tensors(path, checkpoint.state_dict)
+    return checkpoint
+
+
+def _foreign(
+    path: Path, raw: Any, digest: str, arch: str | None, dataset: str | None, preprocessing: str | None
+) -> Checkpoint:
+    state = foreign.unwrap(raw, path)
+    _check_tensors(path, state)
+    model = foreign.describe(state, path, arch=arch, dataset=dataset, preprocessing=preprocessing)
+    try:
+        spec = ModelSpec.of(model)
+    except ValueError as error:
+        raise InputError(f"{path} holds no net that can be built: {error}", _FETCH_AGAIN) from None
+    return Checkpoint(path, digest, foreign=True, model_spec=spec, state_dict=state, dataset=dataset)
+
+
+def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are no plain numbers in memory, or not finite."""
+    for key, tensor in state.items():
+        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.dtype in _DTYPES
+        if not dense or tensor.untyped_storage().nbytes() < tensor.nbytes:  # less: one number repeated without end
+            what = f"{path} holds {key} in a form that no net uses ({tensor.dtype}, {tensor.layout})"
+            raise InputError(what, _RESAVE)
+        if not tensor.isfinite().all():
+            what = f"{path} holds NaN or infinity in {key}"
+            raise InputError(what, "Take an earlier checkpoint: this training had diverged.")
+
+
+def _overridden(spec: ModelSpec, arch: str | None, width: int | None) -> ModelSpec:
+    if arch is not None and models.canonical(arch) != spec.architecture:
+        spec = replace(spec, architecture=models.canonical(arch), width=None)
+    return spec if width is None else replace(spec, width=width)
+
+
+def _check_fit(checkpoint: Checkpoint) -> None:
+    """Compare the keys and shapes of the weights with those of the net they are said to belong to."""
+    spec, state = checkpoint.model_spec, checkpoint.state_dict
+    with torch.device("meta"):
+        expected = spec.build().state_dict()
+    for key in expected:
+        if key.endswith("num_batches_tracked"):  # absent from very old files, and of no use to a trained net
+            state.setdefault(key, torch.zeros((), dtype=torch.int64, device="cpu"))
+    shapes = {key: (list(state[key].shape), list(expected[key].shape)) for key in expected if key in state}
+    problems = [
+        *_first("missing", [key for key in expected if key not in state]),
+        *_first("unexpected", [key for key in state if key not in expected]),
+        *_first("mis-shaped", [f"{key} {has} for {wants}" for key, (has, wants) in shapes.items() if has != wants]),
+    ]
+    if problems:
+        name = models.published_name(spec.architecture, spec.width)
+        what = f"{checkpoint.path} does not hold the weights of {name}: {'; '.join(problems)}"
+        raise InputError(what, "Give the --arch and --width that it was trained with, or leave them out.")
+
+
+def _first(kind: str, items: list[str]) -> list[str]:
+    more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+    return [f"{kind} {items[0]}{more}"] if items else []
+
+
+def _check_dataset(checkpoint: Checkpoint, dataset: str) -> None:
+    spec, facts = checkpoint.model_spec, lookup(DATASETS, "data set", dataset)
+    if (spec.shape, spec.classes) != (facts.shape, facts.classes):
+        net, data = ("{}x{}x{} images of {} classes".format(*side.shape, side.classes) for side in (spec, facts))
+        what = f"{checkpoint.path} takes {net}, and {dataset} has {data}"
+        raise InputError(what, "Choose another --dataset or checkpoint.")

@@ -1,0 +1,122 @@
+"""Frozen, validated configurations. Importable without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from awpbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A number that remembers how it was written: `8/255` keeps its text beside its value."""
+
+    text: str
+    value: float
+
+    @classmethod
+    def parse(cls, given: str | float | Ratio) -> Ratio:
+        """Read `8/255`, `0.031`, or a number. Raises UsageError for anything else, NaN and infinity included."""
+        if isinstance(given, Ratio):
+            return given
+        text = str(given).strip()
+        numerator, slash, denominator = text.partition("/")
+        try:
+            value = float(numerator) / float(denominator) if slash else float(text)
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(
+                f"{text!r} is not a number", "Write a decimal such as 0.031 or a fraction such as 8/255."
+            ) from None
+        if not math.isfinite(value):
+            raise UsageError(
+                f"{text!r} is not a finite number", "Write a decimal such as 0.031 or a fraction such as 8/255."
+            )
+        return cls(text, value)
+
+    def times(self, numerator: int, denominator: int) -> Ratio:
+        """Scale exactly where the text allows it: 8/255 times 1/4 is 2/255."""
+        top, slash, bottom = self.text.partition("/")
+        if not slash:
+            return Ratio(f"{self.value * numerator / denominator:.12g}", self.value * numerator / denominator)
+        scaled = float(top) * numerator / denominator
+        return Ratio(f"{scaled:.12g}/{bottom}", scaled / float(bottom))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )
+
+    @classmethod
+    def _validate(cls, given: Any) -> Ratio:
+        if not isinstance(given, str | int | float | Ratio) or isinstance(given, bool):
+            raise ValueError("not a number")
+        return cls.parse(given)
+
+
+Norm = Literal["Linf", "L2"]
+Schedule = Literal["piecewise", "cosine", "cyclic"]
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a training run computes; where it runs and writes is not part of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    architecture: str
+    width: int | None = Field(default=None, ge=1)
+    normalization: Literal["meanstd", "none"]
+    defense: str
+    norm: Norm
+    eps: Ratio
+    steps: int = Field(ge=0)
+    step_size: Ratio
+    beta: float | None = Field(default=None, ge=0)
+    awp: bool = False
+    awp_gamma: float = Field(default=0.0, ge=0)
+    awp_warmup: int = Field(default=0, ge=0)  # epochs without perturbation at the start
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    schedule: Schedule
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    augmentation: Literal["crop-flip", "none"]
+    padding: Literal["reflect", "zero"]
+    train_examples: int | None = Field(default=None, ge=1)
+    validation_examples: int = Field(ge=0)
+    select_on: Literal["validation", "test"] = "validation"
+    track_every: int = Field(default=1, ge=1)  # epochs between measurements of robustness
+    track_examples: int | None = Field(default=1000, ge=1)  # training images measured; None: all
+    track_steps: int = Field(default=20, ge=1)  # of the PGD that measures
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> TrainConfig:
+        if self.awp and self.awp_gamma > 0 and self.awp_warmup >= self.epochs:
+            raise UsageError(
+                f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
+                "Give a smaller --awp-warmup or more --epochs.",
+            )
+        if self.select_on == "validation" and self.validation_examples == 0:
+            raise UsageError(
+                "the best checkpoint is chosen on validation images, but none are set aside",
+                "Give --validation-examples, or --select-on test.",
+            )
+        return self
+
+    def name(self) -> str:
+        """Name a run folder: `cifar10-prn18-w16-trades-awp-s0`."""
+        width = [f"w{self.width}"] if self.width else []
+        awp = ["awp"] if self.awp else []
+        return "-".join([self.dataset, self.architecture, *width, self.defense, *awp, f"s{self.seed}"])

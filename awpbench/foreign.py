@@ -1,0 +1,141 @@
+"""Tell what a foreign state dict is: wrappers, prefixes, normalisation, and the architecture behind its keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from awpbench import models
+from awpbench.defaults import DATASETS
+from awpbench.errors import InputError, UsageError, lookup
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last", "best")  # in the order they are looked for
+PREFIXES = ("module.", "model.", "1.")  # DataParallel, RobustBench, nn.Sequential(Normalize, net)
+PREPROCESSING = ("none", "meanstd", "plus-minus-1")
+
+_NORMALIZATION = re.compile(r"(?:(?:normalize|0)\.)?(mean|std|mu|sigma)")
+_WIDE_BLOCK = re.compile(r"block1\.layer\.\d+\.conv1\.weight")
+
+PerChannel = tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What key names and shapes tell of a net; `width` is None where it is the architecture's own."""
+
+    architecture: str
+    width: int | None
+    classes: int
+    channels: int
+
+
+def describe(
+    state: dict[str, Tensor], path: object, *, arch: str | None, dataset: str | None, preprocessing: str | None
+) -> dict[str, Any]:
+    """Return what our own checkpoints hold under `model`, and take the normalisation buffers out of `state`.
+
+    `arch` is only looked at where the keys belong to no known family. Without a `dataset`, nets of 3 channels take
+    32x32 images and others 28x28. Raises InputError and UsageError.
+    """
+    found = recognise(state)
+    if found is None and arch is None:
+        mend = f"Known: {', '.join(models.MODELS)}, wrn-D-W. For another net use --model FILE.py:factory."
+        raise InputError(f"{path} holds the weights of no architecture known here", mend)
+    if found is None:  # whoever compares the keys with the architecture's will say what is missing
+        found = Recognised(str(arch), None, classes=10, channels=3)
+    size = 32 if found.channels == 3 else 28
+    shape = lookup(DATASETS, "data set", dataset).shape if dataset else (found.channels, size, size)
+    mean, std = _normalization(state, path, found.channels, dataset, preprocessing)
+    model = {"architecture": found.architecture, "width": found.width, "classes": found.classes}
+    return {**model, "shape": shape, "mean": mean, "std": std}
+
+
+def unwrap(raw: Any, path: object) -> dict[str, Tensor]:
+    """Take wrappers, repeated prefixes and the unused `sub_block1` off; raises InputError where no weights are left."""
+    while inner := next((raw[key] for key in WRAPPERS if isinstance(raw, Mapping) and _is_state(raw.get(key))), None):
+        raw = inner
+    tensors = {str(key): value for key, value in raw.items() if isinstance(value, Tensor)} if _is_state(raw) else {}
+    if not tensors:
+        raise InputError(f"{path} holds no weights", "Save the state dict: torch.save(model.state_dict(), 'x.pt').")
+    state = {_bare(key): value for key, value in tensors.items()}
+    if len(state) < len(tensors):
+        raise InputError(f"{path} holds two nets whose keys differ only by a prefix", "Save the state dict of one.")
+    return {key: value for key, value in state.items() if not key.startswith("sub_block1.")}
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) > 0
+
+
+def _bare(key: str) -> str:
+    while prefix := next((prefix for prefix in PREFIXES if key.startswith(prefix)), ""):
+        key = key[len(prefix) :]
+    return key
+
+
+def _normalization(
+    state: dict[str, Tensor], path: object, channels: int, dataset: str | None, preprocessing: str | None
+) -> tuple[PerChannel, PerChannel]:
+    if preprocessing is not None:
+        lookup(dict.fromkeys(PREPROCESSING), "preprocessing", preprocessing)
+    buffers = take_buffers(state)
+    if buffers is not None:
+        if preprocessing is not None:
+            raise UsageError(f"{path} brings its own normalisation", "Leave --preprocessing out.")
+        return buffers
+    if preprocessing == "plus-minus-1":
+        return (0.5,) * channels, (0.5,) * channels  # 2x - 1
+    if preprocessing != "meanstd":
+        return None, None
+    if dataset is None:
+        raise UsageError("--preprocessing meanstd takes a data set's mean and std, and none is named", "Add --dataset.")
+    facts = lookup(DATASETS, "data set", dataset)
+    return facts.mean, facts.std
+
+
+def take_buffers(state: dict[str, Tensor]) -> tuple[PerChannel, PerChannel] | None:
+    """Remove the normalisation buffers from `state` and return mean and std, or None where there are none."""
+    found = {match[1]: key for key in state if (match := _NORMALIZATION.fullmatch(key))}
+    for mean, std in (("mean", "std"), ("mu", "sigma")):
+        if mean in found and std in found:
+            taken = state.pop(found[mean]), state.pop(found[std])
+            return tuple(taken[0].double().flatten().tolist()), tuple(taken[1].double().flatten().tolist())
+    return None
+
+
+def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
+    """Read a net off key names and shapes; None for one of no known family."""
+    for recogniser in (_wide, _preact, _small):
+        try:
+            found = recogniser(state)
+        except (KeyError, IndexError, ValueError):  # a key of the family is missing, or a tensor is too flat
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _wide(state: Mapping[str, Tensor]) -> Recognised:
+    blocks = sum(1 for key in state if _WIDE_BLOCK.fullmatch(key))
+    first, channels = state["block1.layer.0.conv1.weight"].shape[0], state["conv1.weight"].shape[1]
+    widen = max(1, first // 16)
+    width = None if first == 16 * widen else first
+    return Recognised(f"wrn-{6 * blocks + 4}-{widen}", width, state["fc.weight"].shape[0], channels)
+
+
+def _preact(state: Mapping[str, Tensor]) -> Recognised | None:
+    if "bn.weight" not in state or "layer4.1.conv2.weight" not in state:
+        return None
+    width, channels = state["conv1.weight"].shape[:2]
+    return Recognised("prn18", None if width == 64 else width, state["linear.weight"].shape[0], channels)
+
+
+def _small(state: Mapping[str, Tensor]) -> Recognised | None:
+    if "bn3.weight" not in state or "conv3.weight" not in state:
+        return None
+    width, channels = state["conv1.weight"].shape[:2]
+    return Recognised("small-cnn", None if width == 32 else width, state["fc.weight"].shape[0], channels)

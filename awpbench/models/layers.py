@@ -1,0 +1,43 @@
+"""What several architectures share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """Map images in [0, 1] to `(x - mean) / std` per channel; the identity without a mean.
+
+    The buffers are not persistent, so that state dict keys are those of the public checkpoints.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        super().__init__()
+        self.active = mean is not None
+        for name, values in (("mean", mean or [0.0]), ("std", std or [1.0])):
+            self.register_buffer(name, torch.tensor(values, device="cpu").view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std if self.active else x
+
+
+def init_convolutions(model: nn.Module) -> None:
+    """Draw convolutions from N(0, 2 / (k k out)) and set linear biases to 0, as the public WRN code does."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """Make a 3x3 convolution with padding 1 and no bias."""
+    return nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)

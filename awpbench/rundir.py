@@ -1,0 +1,56 @@
+"""What lies where in a run folder, and writes that never leave a half-written file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+LOG = "train.log"
+LAST = "last.pt"
+BEST = "best.pt"
+EVAL = "eval"
+RESULT = "result.json"
+EVAL_TIMING = "timing.json"
+PER_IMAGE = "per_image.npz"
+SHARDS = "shards"
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Replace a file as a whole (temporary file in the same folder, fsync, rename) and keep its mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document atomically; NaN and infinity are refused with a ValueError."""
+    atomic_write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""The threat model: the only module that knows norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from awpbench.errors import UsageError
+from awpbench.randomness import Draws
+
+Norm = Literal["Linf", "L2"]
+TOLERANCE = 1e-6  # of a distance, in pixels' units: rounding of fp32 sums
+TINY_GRADIENT = 1e-10  # added to an L2 norm before dividing, as in Rice, Wong and Kolter (2020)
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """All images within `eps` of the clean one in the given norm and inside the pixel box [0, 1].
+
+    Raises UsageError for an unknown norm, a negative budget, or an L-inf budget above 1 (pixels are in [0, 1]: 8/255,
+    not 8).
+    """
+
+    norm: Norm
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("Linf", "L2"):
+            raise UsageError(f"there is no norm called {self.norm!r}", "Known: Linf, L2.")
+        if not self.eps >= 0:
+            raise UsageError(f"eps is {self.eps}, which is no radius", "Give a number >= 0, such as 8/255.")
+        if self.norm == "Linf" and self.eps > 1:
+            raise UsageError(
+                f"eps is {self.eps:g}, but pixels are in [0, 1]", f"Write it as a fraction of 255: {self.eps:g}/255."
+            )
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the point of the ball (first) and of the box (then) that the public code takes; shaped like `x`."""
+        if self.norm == "Linf":
+            return torch.clamp(x_adv, x - self.eps, x + self.eps).clamp_(0.0, 1.0)
+        return (x + self._shrink(x_adv - x)).clamp_(0.0, 1.0)
+
+    def random_start(self, x: Tensor, generator: Draws, *, clamp: bool = True) -> Tensor:
+        """Draw a start: L-inf uniform in the ball; L2 a random direction with a radius uniform in [0, eps].
+
+        `clamp=False` leaves the start outside the box, as TRADES' and MART's evaluation code does.
+        """
+        if self.norm == "Linf":
+            start = x + self.eps * generator.uniform(x)
+        else:
+            direction = generator.normal(x)
+            start = x + direction * (self.eps * generator.radius(x) / _l2(direction))
+        return start.clamp_(0.0, 1.0) if clamp else start
+
+    def step(self, x_adv: Tensor, grad: Tensor, step_size: float) -> Tensor:
+        """Move along the steepest ascent direction of the norm: the sign, or the gradient scaled to length 1."""
+        if self.norm == "Linf":
+            return x_adv + step_size * grad.sign()
+        return x_adv + grad * (step_size / (_l2(grad) + TINY_GRADIENT))
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return each image's distance from the clean one, `(N,)`."""
+        difference = (x_adv - x).flatten(1)
+        return torch.linalg.vector_norm(difference, ord=float("inf") if self.norm == "Linf" else 2, dim=1)
+
+    def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
+        """Say what is wrong with adversarial images (not finite, outside the box, outside the ball), or return None."""
+        if not bool(torch.isfinite(x_adv).all()):
+            return "an adversarial image holds NaN or infinity"
+        low, high = float(x_adv.min()), float(x_adv.max())
+        if low < 0.0 or high > 1.0:
+            return f"an adversarial image has pixels in [{low:.6g}, {high:.6g}], outside [0, 1]"
+        largest = float(self.distance(x_adv, x).max())
+        if largest > self.eps + TOLERANCE:
+            return f"an adversarial image is {largest:.8g} away from the clean one, more than eps = {self.eps:.8g}"
+        return None
+
+    def _shrink(self, difference: Tensor) -> Tensor:
+        length = _l2(difference)
+        return difference * torch.where(length > self.eps, self.eps / length, torch.ones_like(length))
+
+
+def _l2(images: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(images.flatten(1), dim=1).view(-1, 1, 1, 1)

@@ -1,0 +1,88 @@
+"""How long a run would take on this device, from two timed steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from awpbench import defenses
+from awpbench.attack_model import AttackModel
+from awpbench.config import TrainConfig
+from awpbench.data.images import DataSet
+from awpbench.threat import ThreatModel
+from awpbench.training.loop import fresh, one_step
+from awpbench.training.measure import measure
+
+LONGEST = 20.0  # seconds that the two timed steps should take together, about
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds for a step at the config's batch size, for one measurement of robustness, and for the whole run."""
+
+    step_seconds: float
+    track_seconds: float
+    total_seconds: float
+    batch_size: int  # of the timed steps
+    parameters: int
+
+
+def estimate(config: TrainConfig, data: DataSet, device: torch.device) -> Estimate:
+    """Time two steps of a fresh net, on fewer images than a batch where a whole one would take too long, and scale up
+    linearly.
+
+    Without warm-up epochs, AWP counts from the first epoch; with them, every step is timed as if it were perturbed.
+    """
+    state = fresh(config.model_copy(update={"awp_warmup": 0}), data, device)
+    images = data.train.to(device)
+    attack_model = AttackModel(state.model) if defenses.get(config.defense).attack_mode == "eval" else None
+
+    def step(n: int) -> float:
+        batch = torch.arange(min(n, len(images)), device="cpu")
+        return _timed(
+            lambda: one_step(
+                state, config.model_copy(update={"awp_warmup": 0}), images, batch, attack_model, steps_per_epoch=1
+            ),
+            device,
+        )
+
+    probe = min(config.batch_size, 4)
+    step(probe)  # the first step of a process also pays for start-up
+    affordable = int(LONGEST / 2 * probe / max(step(probe), 1e-6))
+    batch_size = max(probe, min(config.batch_size, affordable, len(images)))
+    step_seconds = (step(batch_size) + step(batch_size)) / 2 * config.batch_size / batch_size
+    track_seconds = _track_seconds(config, data, state.model, device)
+    steps = math.ceil(len(images) / config.batch_size) * config.epochs
+    total = steps * step_seconds + math.ceil(config.epochs / config.track_every) * track_seconds
+    parameters = sum(p.numel() for p in state.model.parameters())
+    return Estimate(step_seconds, track_seconds, total, batch_size, parameters)
+
+
+def _track_seconds(config: TrainConfig, data: DataSet, model: torch.nn.Module, device: torch.device) -> float:
+    n = 4
+    seconds = _timed(
+        lambda: measure(
+            model,
+            data.test.first(n),
+            threat=ThreatModel(config.norm, config.eps.value),
+            steps=1,
+            step_size=config.step_size.value,
+            seed=0,
+        ),
+        device,
+    )
+    measured = min(config.track_examples or len(data.train), len(data.train)) + len(data.validation)
+    measured += len(data.test) if config.select_on == "test" else 0
+    return seconds * config.track_steps * measured / n
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started

@@ -1,0 +1,163 @@
+"""AWP against the authors' code (reference vectors), a case worked by hand, and what must not change."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from awpbench import defenses, models
+from awpbench.randomness import BatchDraws, generator
+from awpbench.threat import ThreatModel
+from awpbench.training.step import training_step
+from awpbench.weight_perturbation import perturbable, perturbed
+from tests import rules
+
+CASES = [(method, gamma) for method in ("at", "trades") for gamma in (0.0, 0.005, 0.01)]
+
+
+def golden_inputs() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    model = models.build("wrn-10-1", classes=10, shape=(3, 32, 32)).double()
+    model.load_state_dict(rules.fill(model.state_dict()))
+    x = rules.images(8)
+    x_adv = torch.clamp(
+        x + 8 / 255 * torch.sign(torch.from_numpy(rules.noise(8 * 3 * 32 * 32, 2000)).reshape(x.shape)), 0, 1
+    )
+    return model.train(), x, x_adv, torch.arange(8)
+
+
+def assert_summary(tensor: Tensor, expected: dict[str, Any], what: str) -> None:
+    found = rules.summary(tensor)
+    assert list(found["shape"]) == expected["shape"], what
+    for key in ("sum", "l2"):
+        assert found[key] == pytest.approx(expected[key], rel=1e-9, abs=1e-9), f"{what}: {key}"
+    assert found["head"] == pytest.approx(expected["head"], rel=1e-9, abs=1e-11), f"{what}: head"
+
+
+@pytest.mark.parametrize(("method", "gamma"), CASES)
+def test_one_step_equals_the_authors_code_in_float64(method: str, gamma: float, golden: dict[str, Any]) -> None:
+    name = f"{method}_awp gamma={gamma}" + (" beta=6" if method == "trades" else "")
+    expected = golden["weight_perturbation_steps"][name]
+    model, x, x_adv, y = golden_inputs()
+    defense = defenses.get(method)
+    hyper = {"beta": 6.0} if method == "trades" else {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    with perturbed(model, gamma) as perturbation:
+        perturbation.ascend(lambda: defense.loss(model, x, x_adv, y, **hyper))
+        v = perturbation.v or {key: torch.zeros_like(p) for key, p in perturbable(model).items()}
+        loss = defense.loss(model, x, x_adv, y, **hyper)
+        if method == "trades":
+            model(x)  # the public code forwards the clean batch twice, which moves batch-norm statistics only
+        loss.backward()
+        optimizer.step()
+
+    assert loss.item() == pytest.approx(expected["loss_at_perturbed_weights"], rel=1e-9)
+    assert set(v) == set(expected["perturbation"])
+    for key, summary in expected["perturbation"].items():
+        assert_summary(v[key], summary, f"v of {key}")
+    state = model.state_dict()
+    assert set(state) == set(expected["state_after_step"])
+    for key, summary in expected["state_after_step"].items():
+        assert_summary(state[key].double(), summary, key)
+
+
+def test_v_of_a_linear_model_is_the_gradient_at_the_length_gamma_times_w() -> None:
+    model = nn.Linear(2, 1, bias=True).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, 4.0]]))
+    x = torch.tensor([[0.0, 2.0]], dtype=torch.float64)
+    with perturbed(model, 0.1) as perturbation:
+        perturbation.ascend(lambda: model(x).sum())  # gradient (0, 2), |w| = 5
+        assert perturbation.v["weight"].tolist() == [[0.0, pytest.approx(0.5)]]
+        assert model.weight.tolist() == [[3.0, pytest.approx(4.5)]]
+        assert list(perturbation.v) == ["weight"]
+    assert model.weight.tolist() == [[3.0, 4.0]]
+
+
+@given(scale=st.floats(1e-6, 1e6), gamma=st.floats(1e-4, 1.0))
+def test_v_does_not_depend_on_the_scale_of_the_loss(scale: float, gamma: float) -> None:
+    model = nn.Linear(3, 2).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(1.0, 7.0).reshape(2, 3))
+    x = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
+
+    def v(factor: float) -> Tensor:
+        with perturbed(model, gamma) as perturbation:
+            perturbation.ascend(lambda: factor * model(x).square().sum())
+            return perturbation.v["weight"].clone()
+
+    assert torch.allclose(v(1.0), v(scale), rtol=1e-9, atol=0)
+    assert v(1.0).norm().item() == pytest.approx(gamma * model.weight.norm().item(), rel=1e-9)
+
+
+def test_a_weight_without_gradient_stays_where_it_is() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    before = model[0].weight.detach().clone()
+    with perturbed(model, 0.5) as perturbation:
+        perturbation.ascend(lambda: model[1](torch.ones(1, 2)).sum() + 0.0 * model[0].weight.sum())
+        assert torch.equal(model[0].weight, before)
+        assert bool(torch.isfinite(perturbation.v["0.weight"]).all())
+
+
+def test_the_ascent_leaves_batch_norm_buffers_untouched() -> None:
+    model = models.build("small-cnn", classes=10, shape=(1, 8, 8), width=4).train()
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    with perturbed(model, 0.01) as perturbation:
+        perturbation.ascend(lambda: F.cross_entropy(model(torch.rand(6, 1, 8, 8)), torch.arange(6)))
+    assert all(torch.equal(value, before[key]) for key, value in model.named_buffers())
+
+
+def test_the_weights_come_back_when_the_block_raises() -> None:
+    model = nn.Linear(4, 2).double()
+    before = model.weight.detach().clone()
+
+    def fail() -> None:
+        with perturbed(model, 0.3) as perturbation:
+            perturbation.ascend(lambda: model(torch.ones(1, 4, dtype=torch.float64)).sum())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert torch.allclose(model.weight, before, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("method", ["standard", "at", "trades", "mart"])
+def test_gamma_zero_equals_training_without_awp_bit_for_bit(method: str) -> None:
+    torch.manual_seed(0)
+    one = models.build("small-cnn", classes=10, shape=(1, 8, 8), width=4)
+    other = copy.deepcopy(one)
+    x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 10
+    defense = defenses.get(method)
+
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.1, momentum=0.9)
+    draws = BatchDraws(generator("cpu", 1))
+    training_step(
+        one,
+        optimizer,
+        defense,
+        x,
+        y,
+        threat=ThreatModel("Linf", 0.1),
+        steps=2,
+        step_size=0.05,
+        gamma=0.0,
+        generator=draws,
+        hyper={},
+    )
+
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    other.train(defense.attack_mode == "train")
+    x_adv = defense.attack(
+        other, x, y, threat=ThreatModel("Linf", 0.1), steps=2, step_size=0.05, generator=BatchDraws(generator("cpu", 1))
+    )
+    other.train()
+    optimizer.zero_grad()
+    defense.loss(other, x, x_adv, y).backward()
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
