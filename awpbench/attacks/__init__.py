@@ -1,0 +1,41 @@
+"""Attacks: pure functions `(model, x, y, *, threat, ...) -> x_adv`, one file each; names resolve without torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from awpbench.errors import UsageError
+
+ATTACKS = {
+    "fgsm": "awpbench.attacks.fgsm:fgsm",
+    "pgd-N": "awpbench.attacks.pgd:pgd",
+    "cw-inf": "awpbench.attacks.cw:cw",
+    "spsa": "awpbench.attacks.spsa:spsa",
+    "autoattack": "awpbench.attacks.autoattack:autoattack",
+}
+
+AUTOATTACK_PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")  # of the standard version, in its order
+AUTOATTACK_TARGETS = 9  # classes that apgd-t and fab-t aim at, each in turn; fewer where there are fewer than 10 classes
+AUTOATTACK_BATCH = 250  # images at a time, the official package's default: its draws depend on the place in the batch
+
+_PGD = re.compile(r"pgd-([1-9]\d*)")
+
+
+def canonical(name: str) -> str:
+    """Return the one name of an attack; `pgd-N` exists for any N of at least 1. Raises UsageError for an unknown name."""
+    name = name.lower()
+    if _PGD.fullmatch(name) or (name in ATTACKS and name != "pgd-N"):
+        return name
+    known = [attack for attack in ATTACKS if attack != "pgd-N"]
+    nearest = difflib.get_close_matches(name, [*known, "pgd-20", "pgd-100"], n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    raise UsageError(
+        f"there is no attack called {name!r}", f"{hint}Known: {', '.join(known)}, and pgd-N for any N, such as pgd-20."
+    )
+
+
+def pgd_steps(name: str) -> int | None:
+    """Return N of `pgd-N`, None for any other attack."""
+    match = _PGD.fullmatch(name)
+    return int(match[1]) if match else None

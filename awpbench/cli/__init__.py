@@ -1,0 +1,73 @@
+"""The command line: flags to configs, progress, tables, exit codes. Importable without torch."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import awpbench
+from awpbench.cli import common
+from awpbench.cli.data import app as data_app
+from awpbench.cli.leaderboard import app as leaderboard_app
+from awpbench.cli.train import resume, train
+from awpbench.errors import AwpbenchError
+
+app = typer.Typer(
+    name="awpbench",
+    help="Train, attack and rank robust image classifiers.",
+    epilog="Every command takes --debug, which shows the traceback of an error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train)
+app.command("resume")(resume)
+app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        common.print_text(f"awpbench {awpbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        app(args=[word for word in words if word != "--debug"], prog_name="awpbench")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except KeyboardInterrupt:
+        common.note("stopped")
+        return 130
+    except AwpbenchError as error:
+        if debug:
+            traceback.print_exc()
+        common.report(error)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}"
+        common.report(AwpbenchError(what, "This is a bug in awpbench, or in a model given to it; --debug shows where."))
+        return 1
+    return 0

@@ -1,0 +1,129 @@
+"""What several commands share: the streams, the device, signals, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from awpbench.errors import AwpbenchError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceOption = Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ...")]
+DataDirOption = Annotated[
+    str | None, typer.Option("--data-dir", help="Folder of the data sets; else AWPBENCH_DATA, else the cache folder.")
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never fetch a missing data set.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
+
+
+def stderr() -> Console:
+    """Return a console for everything that is not a result."""
+    return Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    """Return a console for results on a terminal."""
+    return Console(highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document; never through rich, which wraps in pipes and eats brackets."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print plain text to standard output, untouched."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def report(error: AwpbenchError) -> None:
+    """Print an error as one line of what and one line of how to mend it."""
+    console = stderr()
+    console.print(f"[red]error:[/red] {escape(' '.join(error.what.split()))}", soft_wrap=True)
+    if error.mend:
+        console.print(f"[dim]mend:[/dim]  {escape(' '.join(error.mend.split()))}", soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print one plain line to standard error."""
+    stderr().print(escape(text), soft_wrap=True)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn `auto` into CUDA where there is one; raise UsageError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"there is no device {name!r} here", "Give --device auto, cpu, or cuda.") from None
+    return device
+
+
+class Stop:
+    """Remembers that a SIGINT or SIGTERM asked the work to stop; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self) -> int | None:
+        return self.number
+
+    def _receive(self, number: int, frame: types.FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        os.write(2, b"\nstopping at the end of this step; press Ctrl-C again to stop at once\n")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM while the block runs."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Every:
+    """True at most once in so many seconds: for plain lines of progress."""
+
+    def __init__(self, seconds: float = PLAIN_SECONDS) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: `45 s`, `12 min`, `5.3 h`, `12.4 days`."""
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.0f} {unit}" if unit != "h" else f"{value:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"

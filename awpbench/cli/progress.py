@@ -1,0 +1,83 @@
+"""Progress of a training run: bars on a terminal, plain lines elsewhere, and the same lines in train.log."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from awpbench.cli import common
+from awpbench.config import TrainConfig
+
+
+class TrainingProgress:
+    """Shows epoch, loss, running robust accuracy (at w + v, in train mode) and the time left."""
+
+    def __init__(self, config: TrainConfig, log: Path) -> None:
+        self._epochs = config.epochs
+        self._log = log
+        self._console = common.stderr()
+        self._due = common.Every()
+        self._bars = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  robust in training {task.fields[robust]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bars.add_task("", total=None, epoch=f"1/{self._epochs}", loss="-", robust="-")
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def __enter__(self) -> TrainingProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float, robust: float) -> None:
+        done, total = (epoch - 1) * steps + step, self._epochs * steps
+        first = self._first = done if self._first is None else self._first
+        self._bars.update(
+            self._task,
+            completed=done,
+            total=total,
+            epoch=f"{epoch}/{self._epochs}",
+            loss=f"{loss:.3f}",
+            robust=f"{robust:.1%}",
+        )
+        if not self._console.is_terminal and self._due():
+            rate = (time.monotonic() - self._started) / max(done - first, 1)
+            where = f"epoch {epoch}/{self._epochs} step {step}/{steps}"
+            left = common.duration(rate * (total - done))
+            self._say(f"{where} loss {loss:.3f} robust in training {robust:.1%} left {left}")
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        measured = [
+            f"{split} clean {measured['clean']:.2%} robust {measured['robust']:.2%} (n={measured['n']})"
+            for split in ("train", "validation", "test")
+            if (measured := metrics.get(split))
+        ]
+        self._say(
+            "  ".join(
+                [
+                    f"epoch {metrics['epoch']}/{self._epochs} lr {metrics['lr']:.4g} loss {metrics['loss']:.4f}",
+                    *measured,
+                ]
+            )
+        )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False)
+        with self._log.open("a") as file:
+            file.write(line + "\n")

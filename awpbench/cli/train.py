@@ -1,0 +1,147 @@
+"""`awpbench train` and `awpbench resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from awpbench import models, rundir
+from awpbench.cli import common
+from awpbench.config import TrainConfig
+from awpbench.defaults import read_config_file, resolve_training
+from awpbench.errors import InputError, RefusedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from awpbench.data.images import DataSet
+
+
+def train(
+    arch: Annotated[str, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, small-cnn")],
+    *,
+    method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
+    awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
+    awp_gamma: Annotated[float | None, typer.Option(help="Size of the perturbation relative to the weights.")] = None,
+    awp_warmup: Annotated[int | None, typer.Option(help="Epochs without perturbation at the start.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf or L2")] = None,
+    eps: Annotated[str | None, typer.Option(help="Budget in pixels' units, such as 8/255.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the attack in training.")] = None,
+    step_size: Annotated[str | None, typer.Option(help="Step of the attack in training, such as 2/255.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the robust term of TRADES and MART.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Channels of the first stage, to narrow or widen the model.")
+    ] = None,
+    normalization: Annotated[str | None, typer.Option(help="meanstd (the data set's) or none")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="piecewise, cosine or cyclic")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of SGD.")] = None,
+    augmentation: Annotated[str | None, typer.Option(help="crop-flip or none")] = None,
+    padding: Annotated[str | None, typer.Option(help="reflect or zero, before the crop")] = None,
+    train_examples: Annotated[int | None, typer.Option(help="Only the first so many training images.")] = None,
+    validation_examples: Annotated[int | None, typer.Option(help="Training images set aside for validation.")] = None,
+    select_on: Annotated[
+        str | None, typer.Option(help="validation or test: what chooses best.pt; test is declared.")
+    ] = None,
+    track_every: Annotated[int | None, typer.Option(help="Epochs between measurements of robustness.")] = None,
+    track_examples: Annotated[int | None, typer.Option(help="Training images whose robustness is measured.")] = None,
+    track_steps: Annotated[int | None, typer.Option(help="Steps of the PGD that measures.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides weights, data order, augmentation and attack starts.")
+    ] = None,
+    config: Annotated[str | None, typer.Option("--config", help="TOML file of these values; flags win.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run folder; else runs/<dataset>-<arch>-<defense>[-awp]-s<seed>.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing run folder.")] = False,
+    device: common.DeviceOption = "auto",
+    data_dir: common.DataDirOption = None,
+    offline: common.OfflineOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every value with its source, the plan and the time.")
+    ] = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Train a defense, with or without adversarial weight perturbation."""
+    given = dict(locals())
+    elsewhere = ("arch", "method", "config", "out", "force", "device", "data_dir", "offline", "dry_run", "as_json")
+    flags = {key: value for key, value in given.items() if key not in elsewhere}
+    flags |= {"architecture": models.canonical(arch), "defense": method}
+    resolved, sources = resolve_training(flags, read_config_file(Path(config)) if config else None)
+    run = Path(out or Path("runs") / resolved.name())
+    if dry_run:
+        from awpbench.cli.plan import print_training_plan
+
+        data = _load(resolved, data_dir, offline)
+        print_training_plan(resolved, sources, data, run, common.resolve_device(device), as_json=as_json)
+        return
+    _refuse_to_overwrite(run, force)
+    data = _load(resolved, data_dir, offline)
+    _train(resolved, data, run, common.resolve_device(device), resume=False, as_json=as_json)
+
+
+def resume(
+    run_dir: Annotated[str, typer.Argument(help="The folder of an interrupted run.")],
+    *,
+    device: common.DeviceOption = "auto",
+    data_dir: common.DataDirOption = None,
+    offline: common.OfflineOption = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Continue an interrupted run from its last checkpoint, as if nothing had happened."""
+    run = Path(run_dir)
+    if not (run / rundir.LAST).exists():
+        raise InputError(f"there is no {rundir.LAST} in {run}", "Give the folder of a run that awpbench train started.")
+    config = TrainConfig.model_validate_json((run / rundir.CONFIG).read_text())
+    _train(config, _load(config, data_dir, offline), run, common.resolve_device(device), resume=True, as_json=as_json)
+
+
+def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
+    from awpbench import data
+    from awpbench.cli.data import fetch_progress
+
+    with fetch_progress() as progress:
+        return data.load(
+            config.dataset,
+            data_dir=Path(data_dir) if data_dir else None,
+            offline=offline,
+            validation=config.validation_examples,
+            train_examples=config.train_examples,
+            progress=progress,
+        )
+
+
+def _refuse_to_overwrite(run: Path, force: bool) -> None:
+    known = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
+    existing = [name for name in known if (run / name).exists()]
+    if existing and not force:
+        raise RefusedError(
+            f"{run} already holds a run ({', '.join(existing)})",
+            f"Continue it with: awpbench resume {run}, or overwrite it with --force, or write elsewhere with --out.",
+        )
+    for name in existing:
+        (run / name).unlink()
+
+
+def _train(config: TrainConfig, data: DataSet, run: Path, device: torch.device, *, resume: bool, as_json: bool) -> None:
+    from awpbench import provenance
+    from awpbench.cli.progress import TrainingProgress
+    from awpbench.training.loop import train as run_training
+
+    provenance_now = {
+        **provenance.describe(str(device)),
+        "data": {split: getattr(data, split).fingerprint() for split in ("train", "validation", "test")},
+    }
+    rundir.write_json(run / rundir.PROVENANCE, provenance_now)
+    with common.stop_on_signals() as stop, TrainingProgress(config, run / rundir.LOG) as progress:
+        metrics = run_training(config, data, run, device=device, progress=progress, stop=stop, resume=resume)
+    if as_json:
+        common.print_json({"run": str(run), "last": metrics[-1], "checkpoint": str(run / rundir.BEST)})
+    else:
+        common.note(f"finished: {run}. Attack it with: awpbench eval --ckpt {run / rundir.BEST} --suite full")

@@ -1,0 +1,71 @@
+"""What the leaderboard knows of attacks: how they are ordered, and what is measured of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+ROUNDING = 5e-5  # result.json gives fractions to four decimals at least
+COLUMNS = ("clean", "fgsm", "pgd", "cw-inf", "spsa", "autoattack")  # the order of the paper's Table 2
+STRENGTH = ("clean", "fgsm", "spsa", "pgd", "cw-inf", "autoattack")  # weakest first; SPSA sees no gradients
+
+
+def place(name: str, order: tuple[str, ...]) -> tuple[int, int, str]:
+    """Return a sort key that puts an attack where `order` has its family, `pgd-20` before `pgd-100`, unknown families after `fgsm`."""
+    match = re.fullmatch(r"(.+)-(\d{1,9})", name)
+    family, steps = (match[1], int(match[2])) if match and match[1] in order else (name, 0)
+    return (2 * order.index(family) if family in order else 2 * order.index("fgsm") + 1, steps, name)
+
+
+def in_canonical_order(value: Any) -> Any:
+    """Sort the keys of free-form JSON at every depth."""
+    if isinstance(value, dict):
+        return {key: in_canonical_order(value[key]) for key in sorted(value)}
+    return [in_canonical_order(item) for item in value] if isinstance(value, list) else value
+
+
+Json = Annotated[dict[str, JsonValue], AfterValidator(in_canonical_order)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Attack(BaseModel):
+    """What one attack left: `correct` of `n` images still classified correctly, its 95 % Wilson interval, and its definition."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    n: int = Field(ge=1)
+    correct: int = Field(ge=0)
+    accuracy: Fraction
+    interval: tuple[Fraction, Fraction]
+    definition: Json
+    complete: bool = Field(description="false where an attack made of parts (AutoAttack) did not run all of them on all n images")
+    parts: Json
+
+    @model_validator(mode="after")
+    def _follows_from_its_counts(self) -> Attack:
+        if self.correct > self.n:
+            raise ValueError(f"{self.correct} of {self.n} images are correct")
+        if abs(self.accuracy - self.correct / self.n) > ROUNDING:
+            raise ValueError(f"accuracy is {self.accuracy}, but {self.correct} of {self.n} is {self.correct / self.n:.4f}")
+        low, high = self.interval
+        if not low - ROUNDING <= self.accuracy <= high + ROUNDING:
+            raise ValueError(f"the interval [{low}, {high}] does not hold the accuracy {self.accuracy}")
+        return self
+
+    @property
+    def percent(self) -> str:
+        """The accuracy as RobustBench writes it: percent with two decimals, no sign."""
+        return f"{100 * self.correct / self.n:.2f}"
+
+
+def strongest(attacks: Mapping[str, Attack]) -> str:
+    """Name the attack that decides a rank: AutoAttack where it is complete, else the strongest of the others that is."""
+    return max((name for name, attack in attacks.items() if attack.complete), key=lambda name: place(name, STRENGTH))
+
+
+def in_columns(attacks: Mapping[str, Attack]) -> dict[str, Attack]:
+    """Return the attacks in the order of the table's columns."""
+    return {name: attacks[name] for name in sorted(attacks, key=lambda name: place(name, COLUMNS))}

@@ -1,0 +1,179 @@
+"""The leaderboard as tables: Markdown, CSV and JSON as text; headers and cells for whoever draws them otherwise.
+
+Names come from strangers: every cell is freed of control characters, and each format escapes what it would interpret.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from tabulate import tabulate
+
+from awpbench.leaderboard.attacks import COLUMNS, Attack, place, strongest
+from awpbench.leaderboard.row import Board, Details
+from awpbench.leaderboard.store import canonical
+
+Format = Literal["md", "json", "csv"]
+LEGEND = "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Rows are ranked within a table only."
+BEFORE, AFTER = ("#", "model", "defense", "AWP", "architecture"), ("selection",)
+UNKNOWN = "?"
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
+
+
+class Group(NamedTuple):
+    """What rows must share to be ranked together: images, threat, suite, and the attack that decides, as defined and on as many images."""
+
+    dataset: str
+    norm: str
+    eps: str
+    data: str
+    indices: str
+    suite: str
+    series: str
+    dialect: str
+    decided_by: str
+    definition: str
+    n: int
+
+    @classmethod
+    def of(cls, row: Details) -> Group:
+        """Return the group of a row."""
+        name = strongest(row.attacks)
+        definition = json.dumps(row.attacks[name].definition, sort_keys=True)
+        data, indices = str(row.hashes["data"]), str(row.hashes["indices"])
+        threat = (row.dataset, row.norm, row.eps, data, indices)
+        return cls(*threat, row.suite, row.suite_series, row.dialect, name, definition, row.attacks[name].n)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One group of comparable rows, best first; all text is plain, without control characters."""
+
+    title: str
+    note: str  # the definition of the attack that ranks
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(board: Board) -> list[Table]:
+    """Return one table per group of comparable rows, or an empty one."""
+    empty = Table("no results yet", "", (*BEFORE, *AFTER), ())
+    return [_table(group, rows) for group, rows in _groups(board)] or [empty]
+
+
+def render(board: Board, format: Format) -> str:
+    """Write the leaderboard as text that ends with a newline. JSON is the file's own form."""
+    if format == "json":
+        return canonical(board).decode()
+    return _csv(board) if format == "csv" else _markdown(board)
+
+
+def plain(text: str) -> str:
+    """Replace what is no visible character (line ends, escape codes, text direction marks) by a blank."""
+    return "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
+
+
+def _groups(board: Board) -> list[tuple[Group, list[Details]]]:
+    groups: dict[Group, list[Details]] = defaultdict(list)
+    for row in board.rows:
+        groups[Group.of(row.awpbench)].append(row.awpbench)
+    return [(group, _ranked(groups[group], group.decided_by)) for group in sorted(groups)]
+
+
+def _ranked(rows: list[Details], decided_by: str) -> list[Details]:
+    return sorted(rows, key=lambda row: (-row.attacks[decided_by].correct, row.id))
+
+
+def _ranks(rows: list[Details], decided_by: str) -> list[int]:
+    """Number the rows; equal accuracies share a rank."""
+    correct = [row.attacks[decided_by].correct for row in rows]
+    return [1 + sum(other > own for other in correct) for own in correct]
+
+
+def _table(group: Group, rows: list[Details]) -> Table:
+    attacks = sorted({name for row in rows for name in row.attacks}, key=lambda name: place(name, COLUMNS))
+    columns = (*BEFORE, *attacks, *AFTER)
+    cells = [
+        (str(rank), *_description(row), *(_accuracy(row.attacks.get(name)) for name in attacks), row.selection or UNKNOWN)
+        for rank, row in zip(_ranks(rows, group.decided_by), rows, strict=True)
+    ]
+    partial = ", part of the test set" if any(row.partial for row in rows) else ""
+    title = (
+        f"{group.dataset}, {group.norm} {group.eps}, suite {group.suite} {group.series}, dialect {group.dialect}, "
+        f"data {group.data[:8]}{partial}: ranked by {group.decided_by} on {group.n} images"
+    )
+    definition = json.loads(group.definition)
+    note = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in definition.items())
+    return Table(plain(title), plain(f"{group.decided_by}: {note}" if note else ""), columns, tuple(tuple(plain(cell) for cell in line) for line in cells))
+
+
+def _description(row: Details) -> tuple[str, str, str, str]:
+    width = f" (width {row.width})" if row.width else ""
+    return row.model, row.defense or UNKNOWN, _awp(row), (row.architecture or UNKNOWN) + width
+
+
+def _awp(row: Details) -> str:
+    if row.defense is None:
+        return UNKNOWN
+    if row.awp is None:
+        return "no"
+    return f"{row.awp.gamma:g}" + (f" after {row.awp.warmup} epochs" if row.awp.warmup else "")
+
+
+def _accuracy(attack: Attack | None) -> str:
+    if attack is None:
+        return ""
+    percent, low, high, n = _numbers(attack)
+    return f"{percent} [{low}, {high}] n={n}" + ("" if attack.complete else " (incomplete)")
+
+
+def _markdown(board: Board) -> str:
+    blocks = [LEGEND]
+    for table in tables(board):
+        rows = [[_escaped(cell) for cell in row] for row in table.rows]
+        text = tabulate(rows, headers=table.columns, tablefmt="github", disable_numparse=True)
+        blocks += [f"### {_escaped(table.title)}", *([_escaped(table.note)] if table.note else []), text]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Escape what Markdown, or HTML inside it, would interpret; an underscore within a word is none of it."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~!#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+
+
+def _csv(board: Board) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    attacks = sorted({name for row in board.rows for name in row.awpbench.attacks}, key=lambda name: place(name, COLUMNS))
+    of_group = ("dataset", "norm", "eps", "data", "suite", "suite_version", "dialect", "ranked_by")
+    of_attacks = [f"{name}{part}" for name in attacks for part in ("", "_low", "_high", "_n")]
+    writer.writerow([*of_group, "rank", "id", *BEFORE[1:], *of_attacks, "incomplete", *AFTER])
+    for group, rows in _groups(board):
+        for rank, row in zip(_ranks(rows, group.decided_by), rows, strict=True):
+            shared = (row.dataset, row.norm, row.eps, group.data, row.suite, row.suite_version, row.dialect, group.decided_by)
+            measured = [cell for name in attacks for cell in _numbers(row.attacks.get(name))]
+            incomplete = " ".join(name for name, attack in row.attacks.items() if not attack.complete)
+            cells = (*shared, str(rank), row.id, *_description(row), *measured, incomplete, row.selection or UNKNOWN)
+            writer.writerow([_inert(cell) for cell in cells])
+    return text.getvalue()
+
+
+def _numbers(attack: Attack | None) -> tuple[str, str, str, str]:
+    if attack is None:
+        return "", "", "", ""
+    low, high = attack.interval
+    return attack.percent, f"{100 * low:.2f}", f"{100 * high:.2f}", str(attack.n)
+
+
+def _inert(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    text = plain(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text

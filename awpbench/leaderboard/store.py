@@ -1,0 +1,127 @@
+"""The file that holds the leaderboard: where it lies, how it is read, and how it is written under a lock."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from awpbench import rundir
+from awpbench.errors import InputError, RefusedError
+from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Row, board_of, checked
+
+FILE = "leaderboard.json"
+VARIABLE = "AWPBENCH_LEADERBOARD"
+LOCK_SECONDS = 60.0
+
+
+def find(explicit: str | None) -> Path:
+    """Return where the leaderboard lies, or would be made: the path given, else AWPBENCH_LEADERBOARD, else the nearest one upwards."""
+    named = explicit or os.environ.get(VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    here = Path.cwd()
+    return next((folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()), here / FILE)
+
+
+def read(path: Path) -> Board:
+    """Read a leaderboard. Raises InputError where it is missing, broken, or of a newer schema; the file is never changed."""
+    document = _json_object(path, "Restore it from version control, or move it away and add its results again: awpbench leaderboard add.")
+    version = document.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}", "Update awpbench; the file was not changed."
+        )
+    return checked(Board, document, str(path), "Undo the last edit of the file; rows are never written by hand.")
+
+
+def canonical(board: Board) -> bytes:
+    """Return the one form of a leaderboard: rows by id, one key order, and commas on their own lines, so a row's lines are its own."""
+    rows = [json.dumps(row.document(), indent=1, allow_nan=False) for row in board.rows]
+    body = ["\n,\n".join(rows)] if rows else []
+    return "\n".join(["{", f'"schema_version": {board.schema_version},', '"rows": [', *body, "]", "}", ""]).encode()
+
+
+def upsert(path: Path, row: Row) -> str:
+    """Put a row into the file, in place of the row with its id, and say `added` or `superseded`. The file is made where there is none.
+
+    Holds a lock beside the file; on return the row is in the file. Raises RefusedError where the lock stays taken, InputError where the
+    file cannot be read or written; the old file is then untouched.
+    """
+    path = path.resolve()  # so that a link stays a link
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS, mode=0o666):
+            _remove_leftovers(path)
+            rows = {old.awpbench.id: old for old in read(path).rows} if path.exists() else {}
+            outcome = "superseded" if row.awpbench.id in rows else "added"
+            rows[row.awpbench.id] = row
+            rundir.atomic_write(path, canonical(board_of(tuple(rows.values()))))
+    except Timeout:
+        raise RefusedError(
+            f"another process has held the lock of {path} for {LOCK_SECONDS:.0f} s", "Wait for it, then: awpbench leaderboard add RESULT"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}", "Make room or permission there, or name another file with --file."
+        ) from error
+    return outcome
+
+
+def load_row(result: Path, card: str | None = None) -> Row:
+    """Build the row of a result.json or of the folder it lies in; in a run folder its config.json says how the net was trained.
+
+    Raises InputError where a file is missing, broken or does not fit, CheckError where the result holds NaN.
+    """
+    file = (result / rundir.RESULT if result.is_dir() else result).resolve()
+    config = file.parents[2] / rundir.CONFIG if file.parent.parent.name == rundir.EVAL else None
+    mend = "Name a result.json, or the folder that awpbench eval wrote."
+    return Row.from_result(
+        _json_object(file, mend),
+        _json_object(config, "Restore the run's config.json.") if config and config.exists() else None,
+        None if card is None else _card(Path(card)),
+    )
+
+
+def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[Path, str]:
+    """Write the row of a finished evaluation and return the leaderboard's path and `added` or `superseded`. Raises as its parts do."""
+    row = load_row(result_dir, card)
+    path = find(file)
+    return path, upsert(path, row)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed writers left behind; whoever holds the lock is the only writer, so every temporary file is stale."""
+    for stale in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+def _json_object(path: Path, mend: str) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}", mend) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", mend) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", mend) from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds no JSON object", mend)
+    return document
+
+
+def _card(path: Path) -> dict[str, Any]:
+    mend = 'Write lines such as: venue = "NeurIPS 2020"'
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no card {path}", "Check the path given to --card.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check the path given to --card.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not a TOML file: {error}", mend) from None

@@ -1,0 +1,61 @@
+"""Nets and noise for the tests of attacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from awpbench import models
+from tests import rules
+
+
+@dataclass
+class Given:
+    """Draws that were made beforehand, as `(N, C, H, W)`; they work on every device, `meta` too."""
+
+    noise: Tensor
+
+    def uniform(self, like: Tensor) -> Tensor:
+        return self.noise
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self.noise
+
+    def radius(self, like: Tensor) -> Tensor:
+        return self.noise[:, :1, :1, :1].abs()
+
+    def signs(self, like: Tensor, samples: int) -> Tensor:
+        return self.noise.sign()[:, None].expand(-1, samples, -1, -1, -1)
+
+
+@pytest.fixture(scope="session")
+def reference_net() -> nn.Module:
+    """The net of the reference vectors, in float64 and eval mode."""
+    net = models.build("wrn-10-1", classes=10, shape=(3, 32, 32)).double()
+    net.load_state_dict(rules.fill(net.state_dict()))
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def reference_start() -> Tensor:
+    """The start of every reference trajectory, in [-1, 1]."""
+    return torch.from_numpy(rules.noise(8 * 3 * 32 * 32, 1000)).view(8, 3, 32, 32).tanh()
+
+
+@pytest.fixture
+def smooth_net() -> nn.Module:
+    """A small net without kinks, so that differences approach its gradient; float64, eval mode, four classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 4)).double().eval()
+
+
+@pytest.fixture
+def few_images() -> tuple[Tensor, Tensor]:
+    """Five images `(5, 3, 2, 2)` in float64 away from the walls of the box, and classes for them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return torch.rand(5, 3, 2, 2, dtype=torch.float64) * 0.6 + 0.2, torch.arange(5) % 4

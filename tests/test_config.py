@@ -1,0 +1,171 @@
+"""Values as written, their defaults and their sources."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awpbench.config import Ratio, TrainConfig
+from awpbench.defaults import read_config_file, resolve_training
+from awpbench.errors import InputError, UsageError
+
+
+def resolve(**flags: Any) -> tuple[TrainConfig, dict[str, str]]:
+    return resolve_training(flags)
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.031", 0.031), ("1", 1.0), (" 2/255 ", 2 / 255)])
+def test_a_ratio_keeps_its_text_beside_its_value(text: str, value: float) -> None:
+    ratio = Ratio.parse(text)
+    assert (ratio.text, ratio.value, str(ratio)) == (text.strip(), value, text.strip())
+
+
+@pytest.mark.parametrize("text", ["eight", "8/", "8/0", "1/2/3", "", "nan", "inf", "1e999"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Ratio.parse(text)
+    assert refused.value.mend == "Write a decimal such as 0.031 or a fraction such as 8/255."
+
+
+@given(top=st.integers(0, 1000), bottom=st.integers(1, 1000), by=st.integers(1, 64))
+def test_scaling_a_ratio_scales_its_value_and_its_text_alike(top: int, bottom: int, by: int) -> None:
+    scaled = Ratio.parse(f"{top}/{bottom}").times(1, by)
+    assert scaled.value == pytest.approx(top / bottom / by, rel=1e-12)
+    assert Ratio.parse(scaled.text).value == pytest.approx(scaled.value, rel=1e-10)
+
+
+def test_a_quarter_of_8_over_255_is_2_over_255() -> None:
+    assert Ratio.parse("8/255").times(1, 4).text == "2/255"
+    assert Ratio.parse("128/255").times(15, 128).text == "15/255"
+
+
+def test_a_config_survives_json() -> None:
+    config, _ = resolve(architecture="wrn-34-10", defense="trades", awp=True, eps="8/255")
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_first_command_resolves_to_the_published_protocol_of_trades_awp() -> None:
+    config, sources = resolve(architecture="wrn-34-10", defense="trades", awp=True)
+    expected: dict[str, Any] = {
+        "dataset": "cifar10",
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "schedule": "piecewise",
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "beta": 6.0,
+        "awp_gamma": 0.005,
+        "awp_warmup": 10,
+        "steps": 10,
+        "normalization": "none",
+        "padding": "zero",
+        "validation_examples": 1000,
+        "select_on": "validation",
+    }
+    assert {key: getattr(config, key) for key in expected} == expected
+    assert (config.eps.text, config.step_size.text) == ("8/255", "2/255")
+    assert sources["awp_gamma"] == "defense trades"
+    assert sources["eps"] == "data set cifar10"
+    assert sources["awp"] == "flag"
+
+
+def test_at_resolves_to_the_published_protocol_of_at_awp() -> None:
+    config, _ = resolve(defense="at", awp=True)
+    assert (config.awp_gamma, config.awp_warmup, config.normalization, config.padding) == (0.01, 0, "meanstd", "reflect")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "norm", "eps"),
+    [("cifar10", "Linf", "8/255"), ("cifar10", "L2", "128/255"), ("mnist", "Linf", "0.3"), ("digits", "Linf", "0.15")],
+)
+def test_the_budget_depends_on_the_data_set_and_the_norm(dataset: str, norm: str, eps: str) -> None:
+    assert resolve(dataset=dataset, norm=norm)[0].eps.text == eps
+
+
+def test_l2_steps_are_15_over_255_at_the_budget_128_over_255() -> None:
+    assert resolve(norm="L2")[0].step_size.text == "15/255"
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default() -> None:
+    config, sources = resolve_training({"epochs": 7, "lr": None}, {"epochs": 9, "lr": 0.2})
+    assert (config.epochs, config.lr) == (7, 0.2)
+    assert (sources["epochs"], sources["lr"], sources["seed"]) == ("flag", "file", "default")
+
+
+def test_selection_on_test_sets_no_images_aside() -> None:
+    assert resolve(select_on="test")[0].validation_examples == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "mend"),
+    [
+        (
+            {"defense": "tardes"},
+            "there is no defense called 'tardes'",
+            "Did you mean 'trades'? Known: standard, at, trades, mart.",
+        ),
+        (
+            {"dataset": "cifar-10"},
+            "there is no data set called 'cifar-10'",
+            "Did you mean 'cifar10'? Known: cifar10, mnist, digits.",
+        ),
+        (
+            {"awp": True, "epochs": 5, "awp_warmup": 5},
+            "AWP would start after epoch 5, but the run has 5 epochs",
+            "Give a smaller --awp-warmup or more --epochs.",
+        ),
+        (
+            {"awp_gamma": 0.01},
+            "--awp-gamma and --awp-warmup belong to AWP, which is off",
+            "Add --awp, or leave them out.",
+        ),
+        (
+            {"validation_examples": 0},
+            "the best checkpoint is chosen on validation images, but none are set aside",
+            "Give --validation-examples, or --select-on test.",
+        ),
+        ({"beta": 6.0}, "the defense at has no beta", "Leave --beta out, or choose --method trades or mart."),
+        ({"epochs": 0}, "--epochs is 0: input should be greater than or equal to 1", "Give another --epochs."),
+        (
+            {"schedule": "cosin"},
+            "--schedule is 'cosin': input should be 'piecewise', 'cosine' or 'cyclic'",
+            "Give another --schedule.",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_way_to_mend_it(flags: dict[str, Any], what: str, mend: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve(**flags)
+    assert (refused.value.what, refused.value.mend) == (what, mend)
+
+
+def test_an_unknown_key_in_the_file_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve_training({}, {"epoch": 3})
+    assert refused.value.what == "there is no configuration value called 'epoch'"
+    assert refused.value.mend.startswith("Did you mean 'epochs'?")
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("epochs: 3")
+    with pytest.raises(InputError, match="is not a TOML file"):
+        read_config_file(tmp_path / "x.toml")
+    with pytest.raises(InputError, match="there is no configuration file"):
+        read_config_file(tmp_path / "missing.toml")
+
+
+def test_the_name_of_a_run_says_what_it_is() -> None:
+    assert resolve(architecture="wrn-34-10", defense="trades", awp=True)[0].name() == "cifar10-wrn-34-10-trades-awp-s0"
+    assert resolve(width=16)[0].name() == "cifar10-prn18-w16-at-s0"
+
+
+def test_no_default_is_nan() -> None:
+    for defense in ("standard", "at", "trades", "mart"):
+        values = resolve(defense=defense)[0].model_dump().values()
+        assert not any(isinstance(value, float) and math.isnan(value) for value in values)

@@ -1,0 +1,190 @@
+"""The training loop on the digits: what it writes, that it resumes bit for bit, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from awpbench import checkpoints, data, rundir
+from awpbench.config import TrainConfig
+from awpbench.data.images import DataSet
+from awpbench.defaults import resolve_training
+from awpbench.errors import CheckError, InputError, Interrupted
+from awpbench.training import loop
+from awpbench.training.measure import measure
+
+CPU = torch.device("cpu")
+
+
+class Silent:
+    """Collects what a run reports."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
+
+    def step(self, **report: Any) -> None:
+        self.steps.append(report)
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        self.epochs.append(metrics)
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return data.load("digits", validation=200, train_examples=300)
+
+
+def config(**changed: Any) -> TrainConfig:
+    small: dict[str, Any] = {
+        "architecture": "small-cnn",
+        "width": 4,
+        "dataset": "digits",
+        "train_examples": 300,
+        "epochs": 3,
+        "batch_size": 100,
+        "steps": 2,
+        "track_steps": 2,
+        "track_examples": 50,
+    }
+    return resolve_training(small | changed)[0]
+
+
+def run(cfg: TrainConfig, images: DataSet, folder: Path, **more: Any) -> list[dict[str, Any]]:
+    return loop.train(cfg, images, folder, device=CPU, progress=more.pop("progress", Silent()), **more)
+
+
+@pytest.mark.parametrize("awp", [False, True])
+@pytest.mark.parametrize("defense", ["standard", "at", "trades", "mart"])
+def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
+    defense: str, awp: bool, digits: DataSet, tmp_path: Path
+) -> None:
+    cfg = config(defense=defense, awp=awp, awp_warmup=1 if awp else None, steps=0 if defense == "standard" else 2)
+    run(cfg, digits, tmp_path / "whole")
+    asked = iter([None] * 3 + [2])  # after the first step of the second epoch
+    with pytest.raises(Interrupted) as stopped:
+        run(cfg, digits, tmp_path / "parts", stop=lambda: next(asked))
+    assert stopped.value.exit_code == 130
+    assert stopped.value.what == (
+        f"stopped by SIGINT in epoch 2 after step 1 of 3; saved to {tmp_path / 'parts' / 'last.pt'}"
+    )
+    assert stopped.value.mend == f"Continue with: awpbench resume {tmp_path / 'parts'}"
+    run(cfg, digits, tmp_path / "parts", resume=True)
+
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    for name in ("last.pt", "best.pt"):
+        one, other = (checkpoints.load(tmp_path / part / name) for part in ("whole", "parts"))
+        assert one.state_dict.keys() == other.state_dict.keys()
+        assert all(torch.equal(tensor, other.state_dict[key]) for key, tensor in one.state_dict.items())
+        assert (one.epoch, one.step, one.best) == (other.epoch, other.step, other.best)
+
+
+def test_a_finished_run_holds_what_the_architecture_says(digits: DataSet, tmp_path: Path) -> None:
+    watcher = Silent()
+    cfg = config(defense="at", awp=True)
+    metrics = run(cfg, digits, tmp_path, progress=watcher)
+    assert json.loads((tmp_path / rundir.CONFIG).read_text()) == cfg.model_dump(mode="json")
+    assert [json.loads(line) for line in (tmp_path / rundir.METRICS).read_text().splitlines()] == metrics
+    assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    assert metrics[0].keys() == {"epoch", "lr", "loss", "train", "validation"}
+    assert metrics[0]["train"]["n"] == 50
+    assert metrics[0]["validation"]["n"] == 200
+    assert watcher.epochs == metrics
+    assert len(watcher.steps) == 9
+    assert len((tmp_path / rundir.TIMING).read_text().splitlines()) == 3
+
+
+def test_best_is_the_first_epoch_with_the_highest_validation_robustness(digits: DataSet, tmp_path: Path) -> None:
+    metrics = run(config(defense="at"), digits, tmp_path)
+    best = max(metrics, key=lambda line: line["validation"]["robust"])
+    saved = checkpoints.load(tmp_path / rundir.BEST)
+    assert saved.best == {"epoch": best["epoch"], "robust": best["validation"]["robust"], "selected_on": "validation"}
+    assert saved.epoch == best["epoch"]
+
+
+def test_robustness_is_measured_at_w_and_can_be_measured_again_from_the_checkpoint(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    cfg = config(defense="at", awp=True, awp_gamma=0.5)  # at w + v the accuracy would be another one
+    metrics = run(cfg, digits, tmp_path)
+    model = checkpoints.load(tmp_path / rundir.LAST).build()
+    again = measure(
+        model,
+        digits.validation,
+        threat=loop.ThreatModel(cfg.norm, cfg.eps.value),
+        steps=cfg.track_steps,
+        step_size=cfg.step_size.value,
+        seed=cfg.seed,
+    )
+    assert again == metrics[-1]["validation"]
+
+
+def test_selection_on_test_images_measures_them_and_says_so(digits: DataSet, tmp_path: Path) -> None:
+    metrics = run(config(defense="at", select_on="test", epochs=1, validation_examples=200), digits, tmp_path)
+    assert metrics[0]["test"]["n"] == len(digits.test)
+    assert checkpoints.load(tmp_path / rundir.BEST).best["selected_on"] == "test"
+
+
+def test_track_every_leaves_epochs_out_but_never_the_last(digits: DataSet, tmp_path: Path) -> None:
+    metrics = run(config(defense="standard", steps=0, track_every=2), digits, tmp_path)
+    assert ["validation" in line for line in metrics] == [False, True, True]
+
+
+def test_two_defenses_with_one_seed_see_the_same_batches(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Tensor]] = {}
+    original = loop.training_step
+
+    for defense in ("at", "trades"):
+        seen[defense] = []
+
+        def listening(model: Any, optimizer: Any, d: Any, x: Tensor, y: Tensor, **more: Any) -> Any:
+            seen[defense].append(x.clone())  # noqa: B023 - called within this round of the loop
+            return original(model, optimizer, d, x, y, **more)
+
+        monkeypatch.setattr(loop, "training_step", listening)
+        run(config(defense=defense, epochs=1, augmentation="crop-flip", padding="zero"), digits, tmp_path / defense)
+    assert all(torch.equal(a, b) for a, b in zip(seen["at"], seen["trades"], strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    cfg = config(defense="at", lr=1e30)
+    with pytest.raises(CheckError) as stopped:
+        run(cfg, digits, tmp_path)
+    assert stopped.value.exit_code == 5
+    assert "the loss is nan in epoch 1, step" in stopped.value.what
+    assert stopped.value.mend == "Lower --lr or --awp-gamma; last.pt still holds the state before this epoch."
+    saved = checkpoints.load(tmp_path / rundir.LAST)
+    assert saved.epoch == 0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.state_dict.values())
+
+
+def test_resuming_with_another_configuration_is_refused(digits: DataSet, tmp_path: Path) -> None:
+    run(config(defense="at", epochs=1), digits, tmp_path)
+    with pytest.raises(InputError) as refused:
+        run(config(defense="at", epochs=2), digits, tmp_path, resume=True)
+    assert refused.value.mend == "Restore the run's config.json."
+
+
+def test_a_best_checkpoint_cannot_be_resumed_from(digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense="at", epochs=1)
+    run(cfg, digits, tmp_path)
+    for ending in ("", ".sha256"):
+        (tmp_path / f"best.pt{ending}").replace(tmp_path / f"last.pt{ending}")
+    (tmp_path / "last.pt.sha256").unlink()
+    with pytest.raises(InputError, match="holds no optimiser state"):
+        run(cfg, digits, tmp_path, resume=True)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(digits: DataSet, tmp_path: Path) -> None:
+    metrics = run(config(defense="standard", steps=0, lr=1e-12, epochs=1, momentum=0.0), digits, tmp_path)
+    assert metrics[0]["loss"] == pytest.approx(math.log(10), abs=1.0)
