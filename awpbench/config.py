@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -64,6 +64,18 @@ class Ratio:
 
 
 Norm = Literal["Linf", "L2"]
+
+
+def check_budget(norm: str, eps: float) -> None:
+    """Raise UsageError for an unknown norm, a negative budget, or an L-inf budget above 1 (8/255, not 8)."""
+    if norm not in get_args(Norm):
+        raise UsageError(f"there is no norm called {norm!r}", "Known: Linf, L2.")
+    if not eps >= 0:
+        raise UsageError(f"eps is {eps}, which is no radius", "Give a number >= 0, such as 8/255.")
+    if norm == "Linf" and eps > 1:
+        raise UsageError(f"eps is {eps:g}, but pixels are in [0, 1]", f"Write it as a fraction of 255: {eps:g}/255.")
+
+
 Schedule = Literal["piecewise", "cosine", "cyclic"]
 
 
@@ -103,6 +115,7 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _make_sense(self) -> TrainConfig:
+        check_budget(self.norm, self.eps.value)
         if self.awp and self.awp_gamma > 0 and self.awp_warmup >= self.epochs:
             raise UsageError(
                 f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from awpbench.errors import UsageError
+from awpbench.config import Norm, check_budget
 from awpbench.randomness import Draws
 
-Norm = Literal["Linf", "L2"]
 TOLERANCE = 1e-6  # of a distance, in pixels' units: rounding of fp32 sums
 TINY_GRADIENT = 1e-10  # added to an L2 norm before dividing, as in Rice, Wong and Kolter (2020)
 
@@ -28,14 +26,7 @@ class ThreatModel:
     eps: float
 
     def __post_init__(self) -> None:
-        if self.norm not in ("Linf", "L2"):
-            raise UsageError(f"there is no norm called {self.norm!r}", "Known: Linf, L2.")
-        if not self.eps >= 0:
-            raise UsageError(f"eps is {self.eps}, which is no radius", "Give a number >= 0, such as 8/255.")
-        if self.norm == "Linf" and self.eps > 1:
-            raise UsageError(
-                f"eps is {self.eps:g}, but pixels are in [0, 1]", f"Write it as a fraction of 255: {self.eps:g}/255."
-            )
+        check_budget(self.norm, self.eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the point of the ball (first) and of the box (then) that the public code takes; shaped like `x`."""
@@ -64,7 +55,8 @@ class ThreatModel:
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return each image's distance from the clean one, `(N,)`."""
         difference = (x_adv - x).flatten(1)
-        return torch.linalg.vector_norm(difference, ord=float("inf") if self.norm == "Linf" else 2, dim=1)
+        distance: Tensor = torch.linalg.vector_norm(difference, ord=torch.inf if self.norm == "Linf" else 2, dim=1)
+        return distance
 
     def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
         """Say what is wrong with adversarial images (not finite, outside the box, outside the ball), or return None."""
@@ -84,4 +76,5 @@ class ThreatModel:
 
 
 def _l2(images: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(images.flatten(1), dim=1).view(-1, 1, 1, 1)
+    length: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return length.view(-1, 1, 1, 1)

@@ -1,0 +1,1 @@
+"""What runs and results look like."""

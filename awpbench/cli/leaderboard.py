@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from awpbench.cli import common
 from awpbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
     from awpbench.leaderboard.render import Table
     from awpbench.leaderboard.row import Board
 
-app = typer.Typer(help="Print the leaderboard, or add a result to it.", no_args_is_help=False)
+app = typer.Typer(help="Print the leaderboard, or add a result to it.")
 
-File = Annotated[
-    Optional[str],
-    typer.Option(help="The leaderboard; else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json at or above this folder."),
+FileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--file", help="The leaderboard; else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json upwards."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Format = Literal["rich", "md", "json", "csv"]
 
 
 @app.callback(invoke_without_command=True)
 def leaderboard(
     context: typer.Context,
     *,
-    format: Annotated[
-        Optional[Literal["rich", "md", "json", "csv"]], typer.Option(help="rich on a terminal and md elsewhere, if left out.")
-    ] = None,
-    file: File = None,
-    as_json: Json = False,
+    format: Annotated[Format | None, typer.Option(help="If left out: rich on a terminal, md elsewhere.")] = None,
+    file: FileOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Print the leaderboard: one table per data set, threat model and suite, best model first."""
     if context.invoked_subcommand is not None:
         if format or file or as_json:
-            raise UsageError("an option stands before the name of the command", "Write it behind: awpbench leaderboard add RESULT --file F")
+            mend = "Write it behind: awpbench leaderboard add RESULT --file F"
+            raise UsageError("an option stands before the name of the command", mend)
         return
     if as_json and format not in (None, "json"):
         raise UsageError(f"--json and --format {format} exclude each other", "Leave one of them out.")
@@ -50,22 +51,25 @@ def leaderboard(
     else:
         from awpbench.leaderboard.render import render
 
-        typer.echo(render(board, chosen), nl=False)
+        common.print_text(render(board, chosen))
 
 
 @app.command()
 def add(
     result: Annotated[Path, typer.Argument(help="A result.json, or the folder that eval wrote.", show_default=False)],
     *,
-    card: Annotated[Optional[str], typer.Option(help="TOML file: link, name, authors, venue, additional_data.")] = None,
-    file: File = None,
-    as_json: Json = False,
+    card: Annotated[str | None, typer.Option(help="TOML file: link, name, authors, venue, additional_data.")] = None,
+    file: FileOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Add the row of a finished evaluation, or supersede the one it repeats."""
     from awpbench.leaderboard.store import write_row
 
     path, outcome = write_row(result, file=file, card=card)
-    typer.echo(json.dumps({"file": str(path), "outcome": outcome}) if as_json else f"{outcome} a row in {path}")
+    if as_json:
+        common.print_json({"file": str(path), "outcome": outcome})
+    else:
+        common.print_text(f"{outcome} a row in {path}")
 
 
 def _read(file: str | None) -> Board:
@@ -75,17 +79,16 @@ def _read(file: str | None) -> Board:
     path = find(file)
     if path.exists():
         return read(path)
-    typer.echo(f"There is no leaderboard at {path} yet: awpbench eval writes a row when it ends.", err=True)
+    common.note(f"there is no leaderboard at {path} yet: awpbench eval writes a row when it ends")
     return board_of(())
 
 
 def _draw(board: Board) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from awpbench.leaderboard.render import LEGEND, tables
 
-    console = Console()
+    console = common.stdout()
     console.print(Text(LEGEND, style="dim"))
     for table in tables(board):
         console.print()
@@ -99,7 +102,7 @@ def _draw(board: Board) -> None:
 def _fitting(table: Table, width: int) -> list[RichTable]:
     """Draw a table as it is where it fits, else turned round with a column per row, as many side by side as fit."""
     lengths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
-    if sum(lengths) + 3 * len(lengths) + 1 <= width:
+    if not table.rows or sum(lengths) + 3 * len(lengths) + 1 <= width:
         return [_rich(table.columns, table.rows)]
     first = max(map(len, table.columns)) + 3
     longest = max(len(cell) for row in table.rows for cell in row) + 3

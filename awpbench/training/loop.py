@@ -99,7 +99,7 @@ def train(
         order = torch.randperm(
             len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
         )
-        batches = order.split(config.batch_size)
+        batches = torch.split(order, config.batch_size)
         for batch in batches[state.step :]:
             outcome = one_step(state, config, train_images, batch, attack_model, steps_per_epoch=len(batches))
             state.sums.add(outcome, len(batch))
@@ -161,7 +161,7 @@ def one_step(
     x, y = images.batch(batch, device)
     if config.augmentation == "crop-flip":
         x = crop_flip(
-            x, padding=config.padding, generator=generator(device, config.seed, "augment", state.epoch, state.step)
+            x, padding=config.padding, generator=generator("cpu", config.seed, "augment", state.epoch, state.step)
         )
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
@@ -185,8 +185,9 @@ def one_step(
 
 def _demand_finite(loss: Tensor, state: State, batch: Tensor) -> None:
     if not bool(torch.isfinite(loss)):
+        where = f"epoch {state.epoch + 1}, step {state.step + 1} (images {batch[:3].tolist()}...)"
         raise CheckError(
-            f"the loss is {float(loss)} in epoch {state.epoch + 1}, step {state.step + 1} (images {batch[:3].tolist()}...)",
+            f"the loss is {float(loss)} in {where}",
             "Lower --lr or --awp-gamma; last.pt still holds the state before this epoch.",
         )
 

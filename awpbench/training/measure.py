@@ -24,7 +24,7 @@ def measure(
     device = next(model.parameters()).device
     clean = torch.zeros((), dtype=torch.int64, device=device)
     robust = torch.zeros((), dtype=torch.int64, device=device)
-    for positions in torch.arange(len(images), device=images.images.device).split(BATCH):
+    for positions in torch.split(torch.arange(len(images), device=images.images.device), BATCH):
         x, y = images.batch(positions, device)
         draws = ImageDraws(seed, "track", images.indices[positions].tolist())
         x_adv = pgd(attacked, x, y, threat=threat, steps=steps, step_size=step_size, generator=draws)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -70,7 +71,7 @@ def training_step(
         loss = defense.loss(listener, x, x_adv, y, **hyper)
         guard(loss.detach())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     assert listener.logits is not None  # every loss forwards the adversarial images
     return StepOutcome(loss.detach(), (listener.logits.argmax(1) == y).sum())

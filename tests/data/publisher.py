@@ -59,7 +59,7 @@ def mnist_files(sets: dict[Split, ImageSet]) -> dict[str, bytes]:
 
 
 def cifar_files(sets: dict[Split, ImageSet]) -> dict[str, bytes]:
-    """Return the pickled batches by name: a fifth of the training images each, the test images, the names of classes."""
+    """Return the pickled batches by name: a fifth of the training images each, the test images, the class names."""
     parts = {f"data_batch_{k + 1}": sets["train"].select(torch.arange(5 * k, 5 * k + 5)) for k in range(5)}
     parts["test_batch"] = sets["test"]
     files = {
@@ -78,7 +78,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 def little_mnist(
     monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:9/"
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Make awpbench and torchvision believe that MNIST is 25 + 4 images published at `url`; its files, and what to serve."""
+    """Make MNIST 25 + 4 images published at `url`; returns its files, and what the server must publish."""
     sets: dict[Split, ImageSet] = {split: image_set(n, (1, 28, 28), seed=n) for split, n in COUNTS.items()}
     files = mnist_files(sets)
     served = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in files.items()}

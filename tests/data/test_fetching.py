@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,10 +242,18 @@ def test_a_data_folder_that_is_a_file_is_refused(
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_refused(
+def test_a_full_disk_is_reported_and_leaves_nothing(
     server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    little_mnist(monkeypatch, server.url)
-    tmp_path.chmod(0o500)
-    assert f"could not be written to {tmp_path} (Permission denied)" in refusal("mnist", tmp_path)[0]
+    _, published = little_mnist(monkeypatch, server.url)
+    server.update(published)
+
+    def refuse(*streams: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", refuse)
+    with pytest.raises(InputError) as caught:
+        data.fetch("mnist", data_dir=tmp_path)
+    assert caught.value.what == f"mnist: could not be written to {tmp_path} (No space left on device)"
+    assert caught.value.mend == "Make room, or name another folder with --data-dir or AWPBENCH_DATA."
+    assert list(tmp_path.iterdir()) == []

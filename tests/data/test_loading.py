@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+import errno
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 def test_training_images_keep_file_order_without_those_held_out(mnist_folder: Path) -> None:
     found = data.load("mnist", data_dir=mnist_folder, validation=5)
     held_out = found.validation.indices.tolist()
-    assert held_out == [5, 2, 12, 15, 3]  # RandomState(0).permutation(25)[:5]
+    assert held_out == [5, 2, 19, 16, 11]  # RandomState(0).permutation(25)[:5]
     assert found.train.indices.tolist() == [k for k in range(25) if k not in held_out]
     whole = data.check("mnist", data_dir=mnist_folder)["train"]
     for split in (found.train, found.validation):
@@ -45,7 +45,7 @@ def test_no_validation_images_leaves_all_for_training(mnist_folder: Path) -> Non
 
 def test_train_examples_keeps_the_first_of_the_images_left_for_training(mnist_folder: Path) -> None:
     found = data.load("mnist", data_dir=mnist_folder, validation=5, train_examples=4)
-    assert found.train.indices.tolist() == [0, 1, 4, 6]
+    assert found.train.indices.tolist() == [0, 1, 3, 4]
     assert len(found.validation) == 5
 
 
@@ -73,10 +73,13 @@ def test_only_the_test_files_are_read_for_the_test_images(mnist_folder: Path) ->
     assert len(data.load_test("mnist", data_dir=mnist_folder, offline=True)) == 4
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_named(mnist_folder: Path) -> None:
+def test_an_unreadable_file_is_named(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = mnist_folder / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.chmod(0)
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(InputError) as caught:
         data.load_test("mnist", data_dir=mnist_folder)
     assert caught.value.what == f"mnist: {path} cannot be read (Permission denied)"

@@ -154,9 +154,7 @@ def test_two_defenses_with_one_seed_see_the_same_batches(
     assert all(torch.equal(a, b) for a, b in zip(seen["at"], seen["trades"], strict=True))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    digits: DataSet, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(digits: DataSet, tmp_path: Path) -> None:
     cfg = config(defense="at", lr=1e30)
     with pytest.raises(CheckError) as stopped:
         run(cfg, digits, tmp_path)

@@ -1,0 +1,187 @@
+"""`awpbench train` and `awpbench resume`: streams, exit codes, signals, and what lies on disk afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from awpbench.cli import main
+
+SMALL = ["--dataset", "digits", "--width", "4", "--train-examples", "200", "--batch-size", "100", "--track-steps", "2"]
+QUICK = [*SMALL, "--epochs", "2", "--steps", "2", "--track-examples", "50"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("method", ["standard", "at", "trades", "mart"])
+def test_every_defense_trains_with_awp_into_a_folder_named_after_it(method: str) -> None:
+    words = ["train", "small-cnn", "--method", method, "--awp", "--awp-warmup", "1", *QUICK]
+    assert main(words if method != "standard" else [*words, "--steps", "0"]) == 0
+    run = Path(f"runs/digits-small-cnn-w4-{method}-awp-s0")
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.json", "provenance.json", "metrics.jsonl", "timing.jsonl", "train.log",
+        "last.pt", "last.pt.sha256", "best.pt", "best.pt.sha256",
+    }  # fmt: skip
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_json_is_the_only_thing_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--json"]) == 0
+    out = capsys.readouterr().out
+    document = json.loads(out)
+    assert document["last"]["epoch"] == 2
+    assert Path(document["checkpoint"]).exists()
+
+
+def test_a_dry_run_prints_every_value_with_its_source_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", "--method", "trades", "--awp", *QUICK, "--awp-warmup", "0", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        "--eps                  0.15         data set digits",
+        "--beta                 6.0          defense trades",
+        "--epochs               2            flag",
+        "--lr                   0.1          default",
+    ):
+        assert line.split() in [row.split() for row in out.splitlines()]
+    assert "estimated time" in out
+    assert not Path("runs").exists()
+
+
+def test_the_plan_as_json_holds_values_sources_and_the_estimate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["config"]["epochs"] == {"value": 2, "source": "flag"}
+    assert document["estimated_seconds"] > 0
+
+
+def test_an_existing_run_is_refused_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+    before = Path("run/last.pt").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "small-cnn", *QUICK, "--out", "run", "--seed", "1"]) == 3
+    assert said(capsys) == [
+        "error: run already holds a run (config.json, last.pt, best.pt, metrics.jsonl, timing.jsonl, provenance.json)",
+        "mend:  Continue it with: awpbench resume run, or overwrite it with --force, or write elsewhere with --out.",
+    ]
+    assert Path("run/last.pt").read_bytes() == before
+    assert main(["train", "small-cnn", *QUICK, "--out", "run", "--seed", "1", "--force"]) == 0
+    assert Path("run/last.pt").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error", "mend"),
+    [
+        (
+            ["train", "wrn35"],
+            2,
+            "error: there is no model called 'wrn35'",
+            "mend:  Did you mean 'wrn34'? Known: prn18, wrn-34-10, wrn-28-10, small-cnn, preactresnet-18, wrn34, wrn28, "
+            "wrn-D-W.",
+        ),
+        (
+            ["train", "wrn-11-2"],
+            2,
+            "error: wrn-11-2 is no wide residual network",
+            "mend:  The depth is 6n + 4 (10, 16, 22, 28, 34, ...), the width at least 1.",
+        ),
+        (
+            ["train", "small-cnn", "--method", "trade"],
+            2,
+            "error: there is no defense called 'trade'",
+            "mend:  Did you mean 'trades'? Known: standard, at, trades, mart.",
+        ),
+        (
+            ["train", "small-cnn", "--dataset", "digits", "--eps", "8"],
+            2,
+            "error: eps is 8, but pixels are in [0, 1]",
+            "mend:  Write it as a fraction of 255: 8/255.",
+        ),
+        (
+            ["train", "small-cnn", "--dataset", "digits", "--eps", "eight"],
+            2,
+            "error: 'eight' is not a number",
+            "mend:  Write a decimal such as 0.031 or a fraction such as 8/255.",
+        ),
+        (
+            ["train", "small-cnn", "--dataset", "digits", "--device", "cudda"],
+            2,
+            "error: there is no device 'cudda' here",
+            "mend:  Give --device auto, cpu, or cuda.",
+        ),
+        (
+            ["resume", "nowhere"],
+            4,
+            "error: there is no last.pt in nowhere",
+            "mend:  Give the folder of a run that awpbench train started.",
+        ),
+        (
+            ["train", "small-cnn", "--config", "missing.toml"],
+            4,
+            "error: there is no configuration file missing.toml",
+            "mend:  Check the path given to --config.",
+        ),
+    ],
+)
+def test_bad_input_gets_one_line_of_what_and_one_of_how_to_mend_it(
+    words: list[str], code: int, error: str, mend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == code
+    assert said(capsys) == [error, mend]
+    assert list(Path().iterdir()) == []
+
+
+def test_a_config_file_gives_values_and_a_flag_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run.toml").write_text('dataset = "digits"\nepochs = 7\nbatch-size = 50\n')
+    assert main(["train", "small-cnn", "--config", "run.toml", "--epochs", "3", "--dry-run", "--json"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["epochs"] == {"value": 3, "source": "flag"}
+    assert config["batch_size"] == {"value": 50, "source": "file"}
+
+
+def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--lr", "1e30", "--out", "run"]) == 5
+    error, mend = said(capsys)[-2:]
+    assert error.startswith("error: the loss is nan in epoch 1, step ")
+    assert mend == "mend:  Lower --lr or --awp-gamma; last.pt still holds the state before this epoch."
+    assert Path("run/last.pt").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_at_the_end_of_a_step_and_resume_goes_on(number: signal.Signals, code: int) -> None:
+    words = [sys.executable, "-m", "awpbench"]
+    start = [*words, "train", "small-cnn", *SMALL, "--epochs", "100000", "--track-every", "100000", "--out", "run"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while not Path("run/metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    error, mend = err.splitlines()[-2:]
+    assert error.startswith(f"error: stopped by {number.name} in epoch ")
+    assert mend == "mend:  Continue with: awpbench resume run"
+
+    finished = len(Path("run/metrics.jsonl").read_text().splitlines())
+    with subprocess.Popen([*words, "resume", "run"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        while len(Path("run/metrics.jsonl").read_text().splitlines()) <= finished and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) > finished

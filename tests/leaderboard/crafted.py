@@ -1,0 +1,114 @@
+"""Results and configurations as docs/architecture.md lays them out, for every test of the leaderboard."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from awpbench.leaderboard.row import Row
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "clean": {},
+    "fgsm": {"steps": 1},
+    "pgd-20": {"steps": 20, "step_size": "2/255", "start": "uniform", "dialect": "awp", "scored": "last"},
+    "pgd-100": {"steps": 100, "step_size": "2/255", "start": "uniform", "dialect": "awp", "scored": "last"},
+    "cw-inf": {"steps": 100, "step_size": "2/255", "kappa": 0},
+    "spsa": {"steps": 100, "samples": 256},
+    "autoattack": {"version": "standard"},
+}
+
+
+def wilson(correct: int, n: int) -> list[float]:
+    """The 95 % Wilson interval."""
+    z = 1.959963984540054
+    share = correct / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def attack(name: str, correct: int, n: int, **more: Any) -> dict[str, Any]:
+    """One entry of a result's `attacks`."""
+    measured = {"n": n, "correct": correct, "accuracy": correct / n, "interval": wilson(correct, n)}
+    return {**measured, "definition": DEFINITIONS.get(name, {}), **more}
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    """The result.json of a full evaluation with fewer images for the slow attacks; `changes` replace its keys."""
+    attacks = {
+        "clean": attack("clean", 8133, 10000),
+        "fgsm": attack("fgsm", 4100, 10000),
+        "pgd-20": attack("pgd-20", 2500, 10000),
+        "pgd-100": attack("pgd-100", 74, 300),
+        "cw-inf": attack("cw-inf", 70, 300),
+        "spsa": attack("spsa", 17, 60),
+        "autoattack": attack("autoattack", 55, 300, complete=True, parts={"apgd-ce": {"correct": 70}}),
+    }
+    document = {
+        "schema_version": 1,
+        "suite": "full",
+        "suite_version": "1.0",
+        "dataset": "cifar10",
+        "norm": "Linf",
+        "eps": "8/255",
+        "n": 10000,
+        "partial": True,
+        "seed": 0,
+        "dialect": "awp",
+        "model": {
+            "source": "checkpoint",
+            "name": "cifar10-prn18-w16-at-awp-s0/best",
+            "architecture": "prn18",
+            "width": 16,
+        },
+        "attacks": attacks,
+        "audit": {"verdict": None, "findings": []},
+        "counts": {"forward": 1, "backward": 1},
+        "hashes": {"checkpoint": "c" * 64, "weights": "e" * 64, "data": "d" * 64, "indices": "1" * 64},
+    }
+    return {**document, **changes}
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """The config.json of the run that trained the net."""
+    values = {
+        "dataset": "cifar10",
+        "architecture": "prn18",
+        "width": 16,
+        "defense": "at",
+        "norm": "Linf",
+        "eps": "8/255",
+        "steps": 10,
+        "beta": None,
+        "awp": True,
+        "awp_gamma": 0.01,
+        "awp_warmup": 0,
+        "epochs": 150,
+        "train_examples": 1000,
+        "select_on": "validation",
+        "seed": 0,
+    }
+    return {**values, **changes}
+
+
+def named(name: str, **changes: Any) -> dict[str, Any]:
+    """A result of a net of this name, with weights of its own."""
+    model = {"source": "checkpoint", "name": name, "architecture": "prn18", "width": None}
+    hashes = {**result()["hashes"], "weights": name}
+    return result(model=model, hashes=hashes, **changes)
+
+
+def row(name: str = "a", **changes: Any) -> Row:
+    """The row of a net that awpbench did not train."""
+    return Row.from_result(named(name, **changes), None, None)
+
+
+def write_run(root: Path, folder: str = "best-full-v1.0", **changes: Any) -> Path:
+    """Write a run folder with one evaluation; return the evaluation's folder."""
+    evaluation = root / "cifar10-prn18-w16-at-awp-s0" / "eval" / folder
+    evaluation.mkdir(parents=True)
+    (evaluation / "result.json").write_text(json.dumps(result(**changes)))
+    (evaluation.parents[1] / "config.json").write_text(json.dumps(config()))
+    return evaluation
