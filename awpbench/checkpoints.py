@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import pickle
 import re
 import warnings
 import zipfile
@@ -32,7 +33,7 @@ _FETCH_AGAIN = "Copy or download the file again."
 _RESAVE = "Have someone who trusts it save only the weights: torch.save(model.state_dict(), 'x.pt')."
 _OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress")
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
-_CODE = re.compile(r"(?:GLOBAL|function|class|module) ([\w.]+)|TorchScript")
+_CODE = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -233,10 +234,11 @@ def _unpickle(path: Path, data: bytes) -> Any:
     except AwpbenchError:
         raise
     except Exception as error:  # hostile or damaged bytes raise almost anything
-        code = _CODE.search(str(error))
-        if code is not None:
-            what = f"{path} holds code or objects ({code[1] or code[0]}) and was not loaded"
-            raise InputError(what, _RESAVE) from None
+        if code := _CODE.search(str(error)):
+            raise InputError(f"{path} holds code or objects ({code[1]}) and was not loaded", _RESAVE) from None
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # also TorchScript and legacy tar
+            mend = f"{_FETCH_AGAIN} If it is whole: {_RESAVE[0].lower()}{_RESAVE[1:]}"
+            raise InputError(f"{path} is no checkpoint of plain weights and was not loaded", mend) from None
         raise InputError(f"{path} is damaged, or no checkpoint at all", _FETCH_AGAIN) from None
 
 

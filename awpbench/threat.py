@@ -12,6 +12,7 @@ from awpbench.randomness import Draws
 
 TOLERANCE = 1e-6  # of a distance, in pixels' units: rounding of fp32 sums
 TINY_GRADIENT = 1e-10  # added to an L2 norm before dividing, as in Rice, Wong and Kolter (2020)
+TINY_LENGTH = 1e-7  # added to a length before projecting, as torch.renorm does, which their code calls
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ThreatModel:
 
     def _shrink(self, difference: Tensor) -> Tensor:
         length = _l2(difference)
-        return difference * torch.where(length > self.eps, self.eps / length, torch.ones_like(length))
+        return difference * torch.where(length > self.eps, self.eps / (length + TINY_LENGTH), torch.ones_like(length))
 
 
 def _l2(images: Tensor) -> Tensor:

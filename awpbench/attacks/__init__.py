@@ -17,7 +17,7 @@ ATTACKS = {
 
 AUTOATTACK_PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")  # of the standard version, in its order
 AUTOATTACK_TARGETS = 9  # classes that apgd-t and fab-t aim at, each in turn; fewer where there are fewer than 10 classes
-AUTOATTACK_BATCH = 250  # images at a time, the official package's default: its draws depend on the place in the batch
+AUTOATTACK_BATCH = 128  # images at a time: the official package's draws depend on the place in the batch
 
 _PGD = re.compile(r"pgd-([1-9]\d*)")
 

@@ -105,7 +105,8 @@ def _fitting(table: Table, width: int) -> list[RichTable]:
     if not table.rows or sum(lengths) + 3 * len(lengths) + 1 <= width:
         return [_rich(table.columns, table.rows)]
     first = max(map(len, table.columns)) + 3
-    longest = max(len(cell) for row in table.rows for cell in row) + 3
+    cells = (zip(table.columns, row, strict=True) for row in table.rows)
+    longest = max(len(cell) for row in cells for column, cell in row if column != "model") + 3  # a long name folds
     side_by_side = max(1, (width - first - 1) // longest)
     chunks = [table.rows[start : start + side_by_side] for start in range(0, len(table.rows), side_by_side)]
     turned = [tuple(zip(table.columns, *chunk, strict=True)) for chunk in chunks]

@@ -1,1 +1,1 @@
-"""The leaderboard: rows (`row`), the file that holds them (`store`), tables of them (`render`). Importable without torch."""
+"""The leaderboard: rows (`row`), the file of them (`store`), tables of them (`render`). Importable without torch."""

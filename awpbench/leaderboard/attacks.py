@@ -14,7 +14,7 @@ STRENGTH = ("clean", "fgsm", "spsa", "pgd", "cw-inf", "autoattack")  # weakest f
 
 
 def place(name: str, order: tuple[str, ...]) -> tuple[int, int, str]:
-    """Return a sort key that puts an attack where `order` has its family, `pgd-20` before `pgd-100`, unknown families after `fgsm`."""
+    """Return a sort key: the family's place in `order`, `pgd-20` before `pgd-100`, unknown families after `fgsm`."""
     match = re.fullmatch(r"(.+)-(\d{1,9})", name)
     family, steps = (match[1], int(match[2])) if match and match[1] in order else (name, 0)
     return (2 * order.index(family) if family in order else 2 * order.index("fgsm") + 1, steps, name)
@@ -32,7 +32,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Attack(BaseModel):
-    """What one attack left: `correct` of `n` images still classified correctly, its 95 % Wilson interval, and its definition."""
+    """What one attack left: `correct` of `n` images still correct, a 95 % Wilson interval, the attack's definition."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ class Attack(BaseModel):
     accuracy: Fraction
     interval: tuple[Fraction, Fraction]
     definition: Json
-    complete: bool = Field(description="false where an attack made of parts (AutoAttack) did not run all of them on all n images")
+    complete: bool = Field(description="false where AutoAttack did not run all of its parts on all n images")
     parts: Json
 
     @model_validator(mode="after")
@@ -49,7 +49,8 @@ class Attack(BaseModel):
         if self.correct > self.n:
             raise ValueError(f"{self.correct} of {self.n} images are correct")
         if abs(self.accuracy - self.correct / self.n) > ROUNDING:
-            raise ValueError(f"accuracy is {self.accuracy}, but {self.correct} of {self.n} is {self.correct / self.n:.4f}")
+            exact = f"{self.correct / self.n:.4f}"
+            raise ValueError(f"accuracy is {self.accuracy}, but {self.correct} of {self.n} is {exact}")
         low, high = self.interval
         if not low - ROUNDING <= self.accuracy <= high + ROUNDING:
             raise ValueError(f"the interval [{low}, {high}] does not hold the accuracy {self.accuracy}")
@@ -62,8 +63,9 @@ class Attack(BaseModel):
 
 
 def strongest(attacks: Mapping[str, Attack]) -> str:
-    """Name the attack that decides a rank: AutoAttack where it is complete, else the strongest of the others that is."""
-    return max((name for name, attack in attacks.items() if attack.complete), key=lambda name: place(name, STRENGTH))
+    """Name the attack that decides a rank: AutoAttack where it is complete, else the strongest of the others."""
+    complete = [name for name, attack in attacks.items() if attack.complete]
+    return max(complete, key=lambda name: place(name, STRENGTH))
 
 
 def in_columns(attacks: Mapping[str, Attack]) -> dict[str, Attack]:

@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,14 +22,14 @@ from awpbench.leaderboard.row import Board, Details
 from awpbench.leaderboard.store import canonical
 
 Format = Literal["md", "json", "csv"]
-LEGEND = "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Rows are ranked within a table only."
-BEFORE, AFTER = ("#", "model", "defense", "AWP", "architecture"), ("selection",)
+LEGEND = "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Ranks hold within a table only."
+BEFORE, AFTER = ("rank", "model", "defense", "AWP", "architecture"), ("selection",)
 UNKNOWN = "?"
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
 
 
 class Group(NamedTuple):
-    """What rows must share to be ranked together: images, threat, suite, and the attack that decides, as defined and on as many images."""
+    """What rows share to be ranked together: images, threat, suite, and the attack that ranks, its definition and n."""
 
     dataset: str
     norm: str
@@ -38,7 +39,7 @@ class Group(NamedTuple):
     suite: str
     series: str
     dialect: str
-    decided_by: str
+    ranked_by: str
     definition: str
     n: int
 
@@ -84,39 +85,58 @@ def _groups(board: Board) -> list[tuple[Group, list[Details]]]:
     groups: dict[Group, list[Details]] = defaultdict(list)
     for row in board.rows:
         groups[Group.of(row.awpbench)].append(row.awpbench)
-    return [(group, _ranked(groups[group], group.decided_by)) for group in sorted(groups)]
+    return [(group, _ranked(groups[group], group.ranked_by)) for group in sorted(groups)]
 
 
-def _ranked(rows: list[Details], decided_by: str) -> list[Details]:
-    return sorted(rows, key=lambda row: (-row.attacks[decided_by].correct, row.id))
+def _ranked(rows: list[Details], ranked_by: str) -> list[Details]:
+    return sorted(rows, key=lambda row: (-row.attacks[ranked_by].correct, row.id))
 
 
-def _ranks(rows: list[Details], decided_by: str) -> list[int]:
+def _ranks(rows: list[Details], ranked_by: str) -> list[int]:
     """Number the rows; equal accuracies share a rank."""
-    correct = [row.attacks[decided_by].correct for row in rows]
+    correct = [row.attacks[ranked_by].correct for row in rows]
     return [1 + sum(other > own for other in correct) for own in correct]
 
 
 def _table(group: Group, rows: list[Details]) -> Table:
-    attacks = sorted({name for row in rows for name in row.attacks}, key=lambda name: place(name, COLUMNS))
-    columns = (*BEFORE, *attacks, *AFTER)
+    attacks = _attack_names(rows)
     cells = [
-        (str(rank), *_description(row), *(_accuracy(row.attacks.get(name)) for name in attacks), row.selection or UNKNOWN)
-        for rank, row in zip(_ranks(rows, group.decided_by), rows, strict=True)
+        (str(rank), *_description(row), *(_accuracy(row.attacks.get(name)) for name in attacks), _selection(row))
+        for rank, row in zip(_ranks(rows, group.ranked_by), rows, strict=True)
     ]
-    partial = ", part of the test set" if any(row.partial for row in rows) else ""
-    title = (
-        f"{group.dataset}, {group.norm} {group.eps}, suite {group.suite} {group.series}, dialect {group.dialect}, "
-        f"data {group.data[:8]}{partial}: ranked by {group.decided_by} on {group.n} images"
+    return Table(
+        plain(_title(group, partial=any(row.partial for row in rows))),
+        plain(_note(group)),
+        (*BEFORE, *attacks, *AFTER),
+        tuple(tuple(plain(cell) for cell in line) for line in cells),
     )
-    definition = json.loads(group.definition)
-    note = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in definition.items())
-    return Table(plain(title), plain(f"{group.decided_by}: {note}" if note else ""), columns, tuple(tuple(plain(cell) for cell in line) for line in cells))
+
+
+def _attack_names(rows: Iterable[Details]) -> list[str]:
+    return sorted({name for row in rows for name in row.attacks}, key=lambda name: place(name, COLUMNS))
+
+
+def _title(group: Group, *, partial: bool) -> str:
+    """Say what the rows of a table share."""
+    images = f"{group.n} images" + (" (part of the test set)" if partial else "")
+    threat = f"{group.dataset}, {group.norm} {group.eps}, data {group.data[:8]}"
+    suite = f"suite {group.suite} {group.series}, dialect {group.dialect}"
+    return f"{threat}, {suite}; ranked by {group.ranked_by} on {images}"
+
+
+def _note(group: Group) -> str:
+    definition = json.loads(group.definition).items()
+    told = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in definition)
+    return f"{group.ranked_by}: {told}" if told else ""
 
 
 def _description(row: Details) -> tuple[str, str, str, str]:
     width = f" (width {row.width})" if row.width else ""
     return row.model, row.defense or UNKNOWN, _awp(row), (row.architecture or UNKNOWN) + width
+
+
+def _selection(row: Details) -> str:
+    return row.selection or UNKNOWN
 
 
 def _awp(row: Details) -> str:
@@ -137,7 +157,8 @@ def _accuracy(attack: Attack | None) -> str:
 def _markdown(board: Board) -> str:
     blocks = [LEGEND]
     for table in tables(board):
-        rows = [[_escaped(cell) for cell in row] for row in table.rows]
+        ours = len(BEFORE)  # from here on cells hold no text from outside
+        rows = [[*map(_escaped, row[:ours]), *row[ours:]] for row in table.rows]
         text = tabulate(rows, headers=table.columns, tablefmt="github", disable_numparse=True)
         blocks += [f"### {_escaped(table.title)}", *([_escaped(table.note)] if table.note else []), text]
     return "\n\n".join(blocks) + "\n"
@@ -152,16 +173,16 @@ def _escaped(text: str) -> str:
 def _csv(board: Board) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    attacks = sorted({name for row in board.rows for name in row.awpbench.attacks}, key=lambda name: place(name, COLUMNS))
-    of_group = ("dataset", "norm", "eps", "data", "suite", "suite_version", "dialect", "ranked_by")
+    attacks = _attack_names(row.awpbench for row in board.rows)
+    of_group = ("dataset", "norm", "eps", "data", "suite", "series", "dialect", "ranked_by")
     of_attacks = [f"{name}{part}" for name in attacks for part in ("", "_low", "_high", "_n")]
     writer.writerow([*of_group, "rank", "id", *BEFORE[1:], *of_attacks, "incomplete", *AFTER])
     for group, rows in _groups(board):
-        for rank, row in zip(_ranks(rows, group.decided_by), rows, strict=True):
-            shared = (row.dataset, row.norm, row.eps, group.data, row.suite, row.suite_version, row.dialect, group.decided_by)
+        for rank, row in zip(_ranks(rows, group.ranked_by), rows, strict=True):
+            shared = [str(getattr(group, field)) for field in of_group]
             measured = [cell for name in attacks for cell in _numbers(row.attacks.get(name))]
             incomplete = " ".join(name for name, attack in row.attacks.items() if not attack.complete)
-            cells = (*shared, str(rank), row.id, *_description(row), *measured, incomplete, row.selection or UNKNOWN)
+            cells = (*shared, str(rank), row.id, *_description(row), *measured, incomplete, _selection(row))
             writer.writerow([_inert(cell) for cell in cells])
     return text.getvalue()
 
@@ -176,4 +197,4 @@ def _numbers(attack: Attack | None) -> tuple[str, str, str, str]:
 def _inert(text: str) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     text = plain(text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text

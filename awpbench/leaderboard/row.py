@@ -21,8 +21,14 @@ from awpbench.models import published_name
 SCHEMA_VERSION = 1  # of leaderboard.json
 RESULT_VERSION = 1  # of result.json
 ID = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
-WHERE_PRESENT = ("autoattack_acc", "external", "footnote", "unreliable")  # RobustBench leaves these out where they say nothing
-OWN_FIELDS = {"defense", "awp", "awp_gamma", "awp_warmup", "select_on"}  # of config.json: they have fields of their own in a row
+PERCENT = r"^\d{1,3}\.\d\d$"
+OPTIONAL = (
+    "autoattack_acc",
+    "external",
+    "footnote",
+    "unreliable",
+)  # RobustBench leaves these out where they say nothing
+LIFTED = {"defense", "awp", "awp_gamma", "awp_warmup", "select_on"}  # of config.json: a row has fields for these
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -46,7 +52,7 @@ def _is_a_web_address(text: str) -> str:
 Name = Annotated[str, Field(pattern=ID)]
 Eps = Annotated[str, AfterValidator(_is_a_budget)]
 Link = Annotated[str, AfterValidator(_is_a_web_address)]
-Percent = Annotated[str, Field(pattern=r"^\d{1,3}\.\d\d$")]
+Percent = Annotated[str, Field(pattern=PERCENT)]
 
 
 class Strict(BaseModel):
@@ -103,8 +109,8 @@ class Details(Strict):
     selection: Literal["validation", "test", "last"] | None = Field(description="the images that chose the checkpoint")
     train: Json | None = Field(description="the rest of the run's config.json")
     hashes: Annotated[dict[str, str | None], AfterValidator(in_canonical_order)] = Field(
-        description="SHA-256 each; `data` is the fingerprint of the test images and labels, `indices` names the images used; "
-        "`result` and `config` are taken of the documents with sorted keys and no blanks"
+        description="SHA-256 each; `data` is the fingerprint of the test images and labels, `indices` tells which of "
+        "them were used, `result` and `config` are taken of the documents with sorted keys and no blanks"
     )
     tool_version: str = Field(description="version of awpbench that built the row")
 
@@ -154,13 +160,15 @@ class Row(Strict):
     def from_result(cls, result: dict[str, Any], config: dict[str, Any] | None, card: dict[str, Any] | None) -> Row:
         """Build the row of a finished evaluation of a named suite.
 
-        `result` is result.json, `config` the config.json of the run that trained the net (None: not trained by awpbench), `card` holds
-        the bibliographic keys. Raises CheckError for NaN and infinity, InputError for anything else that does not fit.
+        `result` is result.json, `config` the config.json of the run that trained the net (None: not trained by
+        awpbench), `card` holds the bibliographic keys. Raises CheckError for NaN and infinity, InputError for anything
+        else that does not fit.
         """
         try:
             hashes = {"result": _hash(result), "config": None if config is None else _hash(config)}
         except ValueError:
-            raise CheckError("the result holds NaN or infinity", "Evaluate again, and look for the attack that broke down.") from None
+            mend = "Evaluate again, and look for the attack that broke down."
+            raise CheckError("the result holds NaN or infinity", mend) from None
         mend = f"A card holds {', '.join(Card.model_fields)} and nothing else."
         bibliography = checked(Card, card or {}, "the card", mend)
         details = _details(result, config, hashes)
@@ -171,9 +179,9 @@ class Row(Strict):
         return cls(**keys, awpbench=details)
 
     def document(self) -> dict[str, Any]:
-        """Return the row as it stands in the file: plain values, keys in the one order, empty optional keys left out."""
+        """Return the row as it stands in the file: plain values, one key order, empty optional keys left out."""
         values = self.model_dump(mode="json")
-        return {key: value for key, value in values.items() if key not in WHERE_PRESENT or value is not None}
+        return {key: value for key, value in values.items() if key not in OPTIONAL or value is not None}
 
 
 def _by_id(rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -196,7 +204,7 @@ class Board(Strict):
 
 def board_of(rows: tuple[Row, ...]) -> Board:
     """Make a leaderboard of the current schema version."""
-    return Board(schema_version=SCHEMA_VERSION, rows=rows)
+    return Board(schema_version=1, rows=rows)
 
 
 def json_schema() -> dict[str, Any]:
@@ -219,13 +227,15 @@ def checked(model: type[M], values: Any, what: str, mend: str) -> M:
 
 
 def _hash(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _details(result: dict[str, Any], config: dict[str, Any] | None, hashes: dict[str, str | None]) -> Details:
     version = result.get("schema_version")
     if isinstance(version, int) and version > RESULT_VERSION:
-        raise InputError(f"the result has schema version {version}; this awpbench reads {RESULT_VERSION}", "Update awpbench.")
+        what = f"the result has schema version {version}; this awpbench reads {RESULT_VERSION}"
+        raise InputError(what, "Update awpbench.")
     if version != RESULT_VERSION:
         raise InputError("the result is no result.json of awpbench", "Name the folder that awpbench eval wrote.")
     if not result.get("suite"):
@@ -239,7 +249,7 @@ def _details(result: dict[str, Any], config: dict[str, Any] | None, hashes: dict
         "architecture": model.get("architecture"),
         "width": model.get("width"),
         **{key: result.get(key) for key in copied},
-        "attacks": {name: _measured(_object(attack)) for name, attack in attacks.items()},
+        "attacks": {name: _measured(name, _object(attack)) for name, attack in attacks.items()},
         "audit": {"verdict": audit.get("verdict"), "findings": audit.get("findings") or []},
         **_training(config, str(model.get("name"))),
         "hashes": {**_object(result.get("hashes")), **hashes},
@@ -253,20 +263,20 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _measured(attack: dict[str, Any]) -> dict[str, Any]:
+def _measured(name: str, attack: dict[str, Any]) -> dict[str, Any]:
     measured = {key: attack.get(key) for key in ("n", "correct", "accuracy", "interval")}
     rest = {"definition": attack.get("definition") or {}, "parts": attack.get("parts") or {}}
-    return {**measured, **rest, "complete": attack.get("complete", True)}
+    return {**measured, **rest, "complete": attack.get("complete", name != "autoattack")}
 
 
 def _training(config: dict[str, Any] | None, model: str) -> dict[str, Any]:
-    """Return what a row says of the training; the checkpoint's name is the end of the model's: `cifar10-prn18-at-s0/best`."""
+    """Return what a row says of the training; a model's name ends in its checkpoint's: `cifar10-prn18-at-s0/best`."""
     if config is None:
         return dict.fromkeys(("defense", "awp", "selection", "train"))
     checkpoint = re.search(r"(?:^|[^A-Za-z0-9])(best|last)(?:\.pt)?$", model)
     selection = {"best": config.get("select_on"), "last": "last"}.get(checkpoint[1]) if checkpoint else None
     awp = {"gamma": config.get("awp_gamma"), "warmup": config.get("awp_warmup")} if config.get("awp") else None
-    train = {key: value for key, value in config.items() if key not in OWN_FIELDS}
+    train = {key: value for key, value in config.items() if key not in LIFTED}
     return {"defense": config.get("defense"), "awp": awp, "selection": selection, "train": train}
 
 
@@ -290,8 +300,11 @@ def _derived(details: Details) -> dict[str, Any]:
 def _external(details: Details) -> str | None:
     """Return the lowest accuracy that another attack reached on AutoAttack's images, where it is below AutoAttack's."""
     autoattack = details.attacks["autoattack"]
-    rivals = [attack for attack in details.attacks.values() if attack.n == autoattack.n and attack.correct < autoattack.correct]
-    return min(rivals, key=lambda attack: attack.correct).percent if rivals else None
+    best = min(
+        (attack for attack in details.attacks.values() if attack.n == autoattack.n),
+        key=lambda attack: attack.correct,
+    )
+    return best.percent if best.correct < autoattack.correct else None
 
 
 def _published(details: Details) -> str:
@@ -314,10 +327,14 @@ def _identifier(details: Details) -> str:
     A net that we trained is known by its name and configuration, any other by its weights.
     """
     hashes = details.hashes
-    net = [details.model, hashes["config"]] if hashes["config"] else [hashes.get("weights") or hashes.get("checkpoint") or details.model]
-    attacks = {name: [attack.n, attack.definition] for name, attack in details.attacks.items()}
-    threat = [details.dataset, details.norm, details.eps, details.dialect]
-    measured = {"net": net, "images": [hashes["data"], hashes["indices"]], "threat": threat, "attacks": attacks}
-    ending = f".{details.suite}-v{details.suite_series}.{_hash({**measured, 'suite': [details.suite, details.suite_series]})[:12]}"
+    weights = hashes.get("weights") or hashes.get("checkpoint") or details.model
+    measured = {
+        "net": [details.model, hashes["config"]] if hashes["config"] else [weights],
+        "images": [details.dataset, hashes["data"], hashes["indices"]],
+        "threat": [details.norm, details.eps, details.dialect],
+        "suite": [details.suite, details.suite_series],
+        "attacks": {name: [attack.n, attack.definition] for name, attack in details.attacks.items()},
+    }
+    ending = f".{details.suite}-v{details.suite_series}.{_hash(measured)[:12]}"
     readable = re.sub(r"[^A-Za-z0-9._+-]+", "-", details.model).lstrip("._+-") or "model"
     return readable[: 128 - len(ending)] + ending

@@ -21,7 +21,10 @@ LOCK_SECONDS = 60.0
 
 
 def find(explicit: str | None) -> Path:
-    """Return where the leaderboard lies, or would be made: the path given, else AWPBENCH_LEADERBOARD, else the nearest one upwards."""
+    """Return where the leaderboard lies, or would be made.
+
+    That is the path given, else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json at or above the working folder.
+    """
     named = explicit or os.environ.get(VARIABLE)
     if named:
         return Path(named).expanduser()
@@ -30,28 +33,29 @@ def find(explicit: str | None) -> Path:
 
 
 def read(path: Path) -> Board:
-    """Read a leaderboard. Raises InputError where it is missing, broken, or of a newer schema; the file is never changed."""
-    document = _json_object(path, "Restore it from version control, or move it away and add its results again: awpbench leaderboard add.")
+    """Read a leaderboard. Raises InputError where it is missing, broken, or of a newer schema; changes nothing."""
+    mend = "Restore it from version control, or move it away and add the results again: awpbench leaderboard add"
+    document = _json_object(path, mend)
     version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}", "Update awpbench; the file was not changed."
-        )
+        what = f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}"
+        raise InputError(what, "Update awpbench; the file was not changed.")
     return checked(Board, document, str(path), "Undo the last edit of the file; rows are never written by hand.")
 
 
 def canonical(board: Board) -> bytes:
-    """Return the one form of a leaderboard: rows by id, one key order, and commas on their own lines, so a row's lines are its own."""
+    """Return the one form of a leaderboard: rows by id, one key order, commas apart so that a row owns its lines."""
     rows = [json.dumps(row.document(), indent=1, allow_nan=False) for row in board.rows]
     body = ["\n,\n".join(rows)] if rows else []
     return "\n".join(["{", f'"schema_version": {board.schema_version},', '"rows": [', *body, "]", "}", ""]).encode()
 
 
 def upsert(path: Path, row: Row) -> str:
-    """Put a row into the file, in place of the row with its id, and say `added` or `superseded`. The file is made where there is none.
+    """Put a row into the file, in place of the row with its id, and say `added` or `superseded`.
 
-    Holds a lock beside the file; on return the row is in the file. Raises RefusedError where the lock stays taken, InputError where the
-    file cannot be read or written; the old file is then untouched.
+    The file is made where there is none. Works under a lock beside the file; on return the row is in the file. Raises
+    RefusedError where the lock stays taken, InputError where the file cannot be read or written, and then leaves the
+    file as it was.
     """
     path = path.resolve()  # so that a link stays a link
     try:
@@ -63,20 +67,19 @@ def upsert(path: Path, row: Row) -> str:
             rows[row.awpbench.id] = row
             rundir.atomic_write(path, canonical(board_of(tuple(rows.values()))))
     except Timeout:
-        raise RefusedError(
-            f"another process has held the lock of {path} for {LOCK_SECONDS:.0f} s", "Wait for it, then: awpbench leaderboard add RESULT"
-        ) from None
+        what = f"another process has held the lock of {path} for {LOCK_SECONDS:g} s"
+        raise RefusedError(what, "Wait until it ends, then: awpbench leaderboard add RESULT") from None
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}", "Make room or permission there, or name another file with --file."
-        ) from error
+        what = f"{path} cannot be written: {error.strerror or error}"
+        raise InputError(what, "Make room or permission there, or name another file with --file.") from error
     return outcome
 
 
 def load_row(result: Path, card: str | None = None) -> Row:
-    """Build the row of a result.json or of the folder it lies in; in a run folder its config.json says how the net was trained.
+    """Build the row of a result.json, named itself or by its folder; `card` is a TOML file.
 
-    Raises InputError where a file is missing, broken or does not fit, CheckError where the result holds NaN.
+    In a run folder, the run's config.json says how the net was trained. Raises InputError where a file is missing,
+    broken or does not fit, CheckError where the result holds NaN.
     """
     file = (result / rundir.RESULT if result.is_dir() else result).resolve()
     config = file.parents[2] / rundir.CONFIG if file.parent.parent.name == rundir.EVAL else None
@@ -89,14 +92,17 @@ def load_row(result: Path, card: str | None = None) -> Row:
 
 
 def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[Path, str]:
-    """Write the row of a finished evaluation and return the leaderboard's path and `added` or `superseded`. Raises as its parts do."""
+    """Write the row of a finished evaluation; return the leaderboard's path and `added` or `superseded`.
+
+    Raises what `load_row` and `upsert` raise.
+    """
     row = load_row(result_dir, card)
     path = find(file)
     return path, upsert(path, row)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what killed writers left behind; whoever holds the lock is the only writer, so every temporary file is stale."""
+    """Remove what killed writers left behind: under the lock, every temporary file is stale."""
     for stale in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
         stale.unlink(missing_ok=True)
 

@@ -1,8 +1,6 @@
-"""Nets and noise for the tests of attacks."""
+"""Nets and images for the tests of attacks."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,25 +8,6 @@ from torch import Tensor, nn
 
 from awpbench import models
 from tests import rules
-
-
-@dataclass
-class Given:
-    """Draws that were made beforehand, as `(N, C, H, W)`; they work on every device, `meta` too."""
-
-    noise: Tensor
-
-    def uniform(self, like: Tensor) -> Tensor:
-        return self.noise
-
-    def normal(self, like: Tensor) -> Tensor:
-        return self.noise
-
-    def radius(self, like: Tensor) -> Tensor:
-        return self.noise[:, :1, :1, :1].abs()
-
-    def signs(self, like: Tensor, samples: int) -> Tensor:
-        return self.noise.sign()[:, None].expand(-1, samples, -1, -1, -1)
 
 
 @pytest.fixture(scope="session")

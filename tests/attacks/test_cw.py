@@ -12,7 +12,7 @@ from awpbench.attacks.cw import cw, margin, margin_objective
 from awpbench.attacks.pgd import pgd_iterates
 from awpbench.threat import ThreatModel
 from tests import rules
-from tests.attacks.conftest import Given
+from tests.draws import GivenDraws
 
 
 def test_the_margin_of_given_logits_is_the_reference_one(golden: dict[str, Any]) -> None:
@@ -94,6 +94,6 @@ def test_with_kappa_50_a_fooled_image_goes_on(smooth_net: nn.Module, few_images:
 def test_one_step_runs_on_the_meta_device_with_noise_passed_in() -> None:
     with torch.device("meta"):
         net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        x, y, noise = torch.empty(2, 1, 2, 2), torch.empty(2, dtype=torch.int64), Given(torch.empty(2, 1, 2, 2))
-    found = cw(net, x, y, threat=ThreatModel("Linf", 0.1), steps=1, step_size=0.05, generator=noise)
+        x, y = torch.empty(2, 1, 2, 2), torch.empty(2, dtype=torch.int64)
+    found = cw(net, x, y, threat=ThreatModel("Linf", 0.1), steps=1, step_size=0.05, generator=GivenDraws())
     assert found.device.type == "meta"

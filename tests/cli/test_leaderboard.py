@@ -77,6 +77,12 @@ def test_a_narrow_terminal_gets_the_table_turned_round_and_loses_nothing(width: 
     assert text.count("81.33 [80.55, 82.08] n=10000") == 3
 
 
+def test_two_models_stand_side_by_side_in_eighty_columns() -> None:
+    fill("digits-small-cnn-at-awp-s0/best", "digits-small-cnn-trades-awp-with-a-longer-name-s0/best")
+    text = run("--format", "rich", width=80).stdout
+    assert [line.count("18.33 [14.36, 23.10] n=300") for line in text.splitlines() if "18.33" in line] == [2]
+
+
 def test_names_are_drawn_as_they_are() -> None:
     fill("[bold red]x[/bold red] :smile: \x1b[31m")
     assert "[bold red]x[/bold red] :smile:  [31m" in run("--format", "rich").stdout

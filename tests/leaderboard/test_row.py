@@ -127,6 +127,11 @@ def test_without_a_complete_autoattack_the_row_reports_its_strongest_attack_and_
     assert document["awpbench"]["attacks"]["autoattack"]["complete"] is False
 
 
+def test_an_autoattack_that_does_not_say_it_is_complete_is_not() -> None:
+    silent = crafted.result()["attacks"] | {"autoattack": crafted.attack("autoattack", 55, 300)}
+    assert built(attacks=silent).autoattack_acc is None
+
+
 def test_an_attack_below_autoattack_on_the_same_images_is_the_external_accuracy() -> None:
     attacks = crafted.result()["attacks"]
     assert built().external is None
@@ -258,7 +263,8 @@ CLEAN = crafted.attack("clean", 150, 300)
         ),
         (
             {"attacks": {"clean": CLEAN | {"interval": [0, 0.1]}}},
-            "the result does not fit: attacks.clean: Value error, the interval [0.0, 0.1] does not hold the accuracy 0.5",
+            "the result does not fit: attacks.clean: Value error, "
+            "the interval [0.0, 0.1] does not hold the accuracy 0.5",
             AGAIN,
         ),
         ({"eps": "eight"}, "the result does not fit: eps: Value error, 'eight' is not a number", AGAIN),
