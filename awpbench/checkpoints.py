@@ -109,6 +109,10 @@ class Checkpoint:
         """Build the net with these weights in eval mode on the CPU; it shares no memory with the checkpoint."""
         with torch.device("meta"):  # fresh weights would only be overwritten
             model = self.model_spec.build().to(dtype)
+        for name, values in (("mean", self.model_spec.mean), ("std", self.model_spec.std)):
+            if values is not None:  # again, without the rounding to float32
+                buffer = model.get_buffer(f"normalize.{name}")
+                buffer.copy_(torch.tensor(values, dtype=dtype, device="cpu").view(buffer.shape))
         model.load_state_dict({key: _own_copy(value, dtype) for key, value in self.state_dict.items()}, assign=True)
         return model.eval()
 

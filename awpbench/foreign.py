@@ -45,10 +45,14 @@ def describe(
     if found is None and arch is None:
         mend = f"Known: {', '.join(models.MODELS)}, wrn-D-W. For another net use --model FILE.py:factory."
         raise InputError(f"{path} holds the weights of no architecture known here", mend)
+    facts = lookup(DATASETS, "data set", dataset) if dataset is not None else None
     if found is None:  # whoever compares the keys with the architecture's will say what is missing
-        found = Recognised(str(arch), None, classes=10, channels=3)
+        found = Recognised(str(arch), None, classes=10, channels=facts.shape[0] if facts else 3)
     size = 32 if found.channels == 3 else 28
-    shape = lookup(DATASETS, "data set", dataset).shape if dataset else (found.channels, size, size)
+    shape = facts.shape if facts else (found.channels, size, size)
+    if shape[0] != found.channels:
+        what = f"{path} takes images of {found.channels} channels, and those of {dataset} have {shape[0]}"
+        raise InputError(what, "Choose another --dataset or checkpoint.")
     mean, std = _normalization(state, path, found.channels, dataset, preprocessing)
     model = {"architecture": found.architecture, "width": found.width, "classes": found.classes}
     return {**model, "shape": shape, "mean": mean, "std": std}
@@ -63,7 +67,8 @@ def unwrap(raw: Any, path: object) -> dict[str, Tensor]:
         raise InputError(f"{path} holds no weights", "Save the state dict: torch.save(model.state_dict(), 'x.pt').")
     state = {_bare(key): value for key, value in tensors.items()}
     if len(state) < len(tensors):
-        raise InputError(f"{path} holds two nets whose keys differ only by a prefix", "Save the state dict of one.")
+        what = f"{path} holds two nets whose keys differ only by a prefix"
+        raise InputError(what, "Save the state dict of one of them.")
     return {key: value for key, value in state.items() if not key.startswith("sub_block1.")}
 
 

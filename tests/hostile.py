@@ -35,7 +35,7 @@ class Call:
 
 
 def corpus(canary: Path) -> dict[str, bytes]:
-    """Return hostile files by name; those called `pickle ...` work with `pickle.loads`, the others with `torch.load`."""
+    """Return hostile files by name; those called `pickle ...` work with `pickle.loads`, others with `torch.load`."""
     system = Call(os.system, f"touch {canary}")
     pickles = {f"os.system, protocol {protocol}": pickle.dumps(system, protocol) for protocol in range(6)}
     pickles |= {name: pickle.dumps(call, 2) for name, call in _calls(canary).items()}

@@ -17,7 +17,7 @@ def noise(n: int, k: int) -> npt.NDArray[np.float64]:
 
 
 def fill(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state with every tensor replaced by its rule, in the order of the keys given; the k-th sorted key uses seed k from 0."""
+    """Replace every tensor of a state by its rule, keys in the order given; the k-th sorted key, from 0, has seed k."""
     seeds = {key: k for k, key in enumerate(sorted(state_dict))}
     return {key: _filled(key, tensor, seeds[key]) for key, tensor in state_dict.items()}
 

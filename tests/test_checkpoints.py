@@ -302,9 +302,7 @@ HOSTILE = sorted(corpus(Path("canary")))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_and_runs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # torch's own switch for the unsafe load
     canary, path = tmp_path / "canary", tmp_path / f"{name}.pt"
     path.write_bytes(corpus(canary)[name])

@@ -16,14 +16,16 @@ ATTACKS = {
 }
 
 AUTOATTACK_PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")  # of the standard version, in its order
-AUTOATTACK_TARGETS = 9  # classes that apgd-t and fab-t aim at, each in turn; fewer where there are fewer than 10 classes
+AUTOATTACK_TARGETS = (
+    9  # classes that apgd-t and fab-t aim at, each in turn; fewer where there are fewer than 10 classes
+)
 AUTOATTACK_BATCH = 128  # images at a time: the official package's draws depend on the place in the batch
 
 _PGD = re.compile(r"pgd-([1-9]\d*)")
 
 
 def canonical(name: str) -> str:
-    """Return the one name of an attack; `pgd-N` exists for any N of at least 1. Raises UsageError for an unknown name."""
+    """Return the one name of an attack; `pgd-N` exists for any N >= 1. Raises UsageError for an unknown name."""
     name = name.lower()
     if _PGD.fullmatch(name) or (name in ATTACKS and name != "pgd-N"):
         return name

@@ -63,7 +63,7 @@ def autoattack_part(
 @contextmanager
 def _generators_kept() -> Iterator[None]:
     """Put the state of every global generator back: the package seeds torch's for each part and batch."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=devices):

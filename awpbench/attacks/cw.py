@@ -1,4 +1,4 @@
-"""CW-inf: projected gradient ascent on the margin of Carlini and Wagner (2017), as the AWP paper's "CW" column uses it."""
+"""CW-inf: projected gradient ascent on the margin of Carlini and Wagner (2017); the "CW" column of the AWP paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from awpbench.threat import ThreatModel
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the logit of the true class minus the largest other one, `(N,)`: negative once an image is misclassified."""
+    """Return the logit of the true class minus the largest other one, `(N,)`: negative for a misclassified image."""
     own = y[:, None]
     others = logits.scatter(1, own, float("-inf")).amax(1)
     return logits.gather(1, own).squeeze(1) - others
@@ -20,7 +20,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def margin_objective(kappa: float = 0.0) -> Objective:
     """Make the objective `-sum relu(margin + kappa)`: its gradient is zero once the margin is below -kappa.
 
-    kappa 0 is Wang et al. (2019) with the true class masked properly, so a fooled image stays where it is; kappa 50 is Zhang et al. (2020).
+    kappa 0 is Wang et al. (2019), with the true class masked properly: a fooled image stays where it is. kappa 50 is
+    Zhang et al. (2020).
     """
 
     def objective(logits: Tensor, y: Tensor) -> Tensor:
@@ -44,5 +45,13 @@ def cw(
     """Return the last iterate of PGD on the margin, `(N, C, H, W)` in [0, 1]; `start` and `generator` as in `pgd`."""
     objective = margin_objective(kappa)
     return pgd(
-        model, x, y, threat=threat, steps=steps, step_size=step_size, generator=generator, start=start, objective=objective
+        model,
+        x,
+        y,
+        threat=threat,
+        steps=steps,
+        step_size=step_size,
+        generator=generator,
+        start=start,
+        objective=objective,
     )

@@ -48,7 +48,15 @@ def pgd(
     The start is `start`, else a random one from `generator`, else the clean images.
     """
     return pgd_iterates(
-        model, x, y, at={steps}, threat=threat, step_size=step_size, generator=generator, start=start, objective=objective
+        model,
+        x,
+        y,
+        at={steps},
+        threat=threat,
+        step_size=step_size,
+        generator=generator,
+        start=start,
+        objective=objective,
     )[steps]
 
 
@@ -64,7 +72,7 @@ def pgd_iterates(
     start: Tensor | None = None,
     objective: Objective = cross_entropy,
 ) -> dict[int, Tensor]:
-    """Walk one trajectory and return its iterates at several step counts: PGD-20 and PGD-100 share the first twenty steps."""
+    """Walk one trajectory and return its iterates at several step counts: PGD-20 and PGD-100 share twenty steps."""
     if start is None:
         start = x if generator is None else threat.random_start(x, generator)
     x_adv, found = start, {}

@@ -28,9 +28,9 @@ def spsa(
 ) -> Tensor:
     """Minimise the margin with Adam on estimated gradients from the clean image; return `(N, C, H, W)` in [0, 1].
 
-    Each gradient takes `samples` directions of +-1, drawn anew for every image and step, and two forward passes per direction. An image
-    stops as soon as it is misclassified. `max_batch` bounds the images per forward pass. Every image is attacked by itself, so its result
-    depends on no other one.
+    Each gradient takes `samples` directions of +-1, drawn anew for every image and step, and two forward passes per
+    direction. An image stops as soon as it is misclassified. `max_batch` bounds the images per forward pass. Every
+    image is attacked by itself, so its result depends on no other one.
     """
 
     def attack_one(x: Tensor, y: Tensor, draws: ImageDraws) -> Tensor:
@@ -49,13 +49,15 @@ def spsa(
     return torch.cat(found) if found else x.clone()
 
 
-def estimate_gradient(model: Model, x: Tensor, y: Tensor, directions: Tensor, *, delta: float, max_batch: int = 512) -> Tensor:
+def estimate_gradient(
+    model: Model, x: Tensor, y: Tensor, directions: Tensor, *, delta: float, max_batch: int = 512
+) -> Tensor:
     """Estimate the gradient of one image's margin, `(1, C, H, W)`, from directions `(S, C, H, W)` of +-1.
 
     It is the mean over the directions v of `(f(x + delta v) - f(x - delta v)) / (2 delta) * v`.
     """
     total = torch.zeros_like(x)
-    for v in directions.split(max(1, max_batch // 2)):
+    for v in torch.split(directions, max(1, max_batch // 2)):
         probes = torch.cat([x + delta * v, x - delta * v])
         ahead, behind = margin(model(probes), y.expand(len(probes))).chunk(2)
         total += torch.tensordot(ahead - behind, v, dims=1)

@@ -12,7 +12,10 @@ import typer
 import awpbench
 from awpbench.cli import common
 from awpbench.cli.data import app as data_app
+from awpbench.cli.eval import eval_command
 from awpbench.cli.leaderboard import app as leaderboard_app
+from awpbench.cli.plot import app as plot_app
+from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
 from awpbench.errors import AwpbenchError
 
@@ -26,8 +29,12 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.command("resume")(resume)
+app.command("eval")(eval_command)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
+app.add_typer(plot_app, name="plot")
+app.command("list")(list_command)
+app.command("doctor")(doctor)
 
 
 def _version(asked: bool) -> None:

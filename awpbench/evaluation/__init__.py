@@ -1,0 +1,1 @@
+"""Evaluation: versioned suites, the plan, the resumable runner, statistics. Importable without torch."""

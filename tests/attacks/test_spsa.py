@@ -81,9 +81,7 @@ def test_an_image_gets_the_same_result_whatever_its_neighbours(
     assert torch.equal(run(smooth_net, x[some], y[some], [13, 11]), together[some])
 
 
-def test_no_forward_pass_takes_more_images_than_asked(
-    smooth_net: nn.Module, few_images: tuple[Tensor, Tensor]
-) -> None:
+def test_no_forward_pass_takes_more_images_than_asked(smooth_net: nn.Module, few_images: tuple[Tensor, Tensor]) -> None:
     sizes: list[int] = []
 
     def watched(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from awpbench.evaluation.statistics import mcnemar, wilson
     [(244, 300, 0.7654, 0.8534), (75, 300, 0.2044, 0.3020), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)],
 )
 def test_the_wilson_interval_of_known_counts(correct: int, n: int, low: float, high: float) -> None:
-    """The last two are z^2 / (n + z^2) by hand, the first two scipy.stats.binomtest(...).proportion_ci(method="wilson")."""
+    """The last two are z^2 / (n + z^2) by hand, the first two scipy's binomtest(...).proportion_ci(method="wilson")."""
     assert wilson(correct, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 

@@ -1,0 +1,76 @@
+# make quickstart   set up, train AT and AT-AWP on a small data set, attack both, print the leaderboard
+# make test         set up, run the tests
+# Both can be repeated. Nothing needs a GPU, and nothing a network once .venv is there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT := quickstart
+
+.PHONY: help setup quickstart test test-slow test-gpu lint format bench
+
+help: ## Print what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
+
+setup: $(STAMP) ## Create .venv and install everything into it (once: about 3 minutes and 6 GB)
+
+$(STAMP): pyproject.toml constraints/constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: awpbench needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || true)" >&2; \
+	  echo "mend:  name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing into $(VENV) (once: about 3 minutes and 6 GB)"
+	@"$(PYTHON)" -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) cannot create a virtual environment" >&2; \
+	  echo "mend:  install its venv module (Debian, Ubuntu: apt install python3-venv), then repeat" >&2; exit 2; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	  --constraint constraints/constraints.txt --editable '.[dev,plot]'
+	@touch $@
+
+# The files of every run go to $(OUT)/, the rows to its own leaderboard: the repository's leaderboard.json stays as it is.
+quickstart: export AWPBENCH_LEADERBOARD := $(OUT)/leaderboard.json
+quickstart: TRAIN := $(BIN)/awpbench train small-cnn --dataset digits --method at --epochs 20 --track-every 5
+quickstart: EVAL := $(BIN)/awpbench eval --suite full --n-examples 100 --limit spsa=10
+quickstart: $(STAMP) ## Train AT and AT-AWP on the digits, attack both, print the leaderboard
+	@rm -rf $(OUT)
+	$(TRAIN) --out $(OUT)/at
+	$(TRAIN) --awp --out $(OUT)/at-awp
+	$(EVAL) --ckpt $(OUT)/at/best.pt
+	$(EVAL) --ckpt $(OUT)/at-awp/best.pt
+	$(BIN)/awpbench leaderboard
+	@printf '%s\n' '' 'Where everything lies:' \
+	  '  $(OUT)/at, $(OUT)/at-awp              the two runs: config.json, metrics.jsonl, best.pt, last.pt' \
+	  '  $(OUT)/*/eval/best-full-v*/           result.json, and the outcome of every attack on every image' \
+	  '  $(OUT)/leaderboard.json               the rows printed above' \
+	  'Next: the README, or $(BIN)/awpbench --help'
+
+test: $(STAMP) ## Run the tests (without those marked slow)
+	$(BIN)/pytest
+
+test-slow: $(STAMP) ## Run the tests marked slow
+	$(BIN)/pytest -m 'slow and not gpu'
+
+test-gpu: $(STAMP) ## Run the tests on CUDA; they skip, and say why, where there is none
+	$(BIN)/pytest -m gpu
+
+lint: $(STAMP) ## Run ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP) ## Let ruff format the code and mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP) ## Time our training step against the AWP authors': make bench AUTHORS=path/to/AWP
+	@test -n "$(AUTHORS)" || { \
+	  echo "error: AUTHORS is not given" >&2; \
+	  echo "mend:  make bench AUTHORS=path/to/a/clone/of/github.com/csdongxian/AWP" >&2; exit 2; }
+	$(BIN)/python benchmarks/train_step.py --authors "$(AUTHORS)" --method at --width 16
+	$(BIN)/python benchmarks/train_step.py --authors "$(AUTHORS)" --method at --width 64 --batch-size 32
+	$(BIN)/python benchmarks/train_step.py --authors "$(AUTHORS)" --method trades --width 16
+	$(BIN)/python benchmarks/startup.py

@@ -1,0 +1,218 @@
+"""`awpbench eval`: attack a net and write its result and its row."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from awpbench.cli import common
+from awpbench.defaults import read_config_file
+from awpbench.errors import UsageError
+from awpbench.evaluation.plan import EvalConfig, read_limits, resolve_evaluation
+
+if TYPE_CHECKING:
+    import torch
+
+    from awpbench.data.images import ImageSet
+    from awpbench.evaluation.runner import Finished
+    from awpbench.evaluation.subject import Subject
+
+
+def eval_command(
+    *,
+    ckpt: Annotated[str | None, typer.Option(help="A checkpoint of ours, or a foreign state dict.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="quick, standard or full.")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="fgsm, pgd-N, cw-inf, spsa or autoattack, instead of a suite; repeatable.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits; else the checkpoint's.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf or L2; else the checkpoint's.")] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Budget in pixels' units, such as 8/255; else the checkpoint's.")
+    ] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="awp, trades, mart-wrn or mart-rn18: step and start of PGD.")
+    ] = None,
+    step_size: Annotated[
+        str | None, typer.Option(help="Step of PGD and CW, such as 2/255; else the dialect's.")
+    ] = None,
+    kappa: Annotated[float | None, typer.Option(help="Confidence of CW; else 0.")] = None,
+    n_examples: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="ATTACK=N: images of one attack; repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every random draw, image by image.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    config: Annotated[str | None, typer.Option("--config", help="TOML file of these values; flags win.")] = None,
+    arch: Annotated[str | None, typer.Option(help="Architecture of a foreign state dict.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of its first stage.")] = None,
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Of a foreign state dict: none, meanstd or plus-minus-1.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the result.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the result of another evaluation.")] = False,
+    no_row: Annotated[bool, typer.Option("--no-row", help="Write no row of the leaderboard.")] = False,
+    file: Annotated[
+        str | None, typer.Option("--file", "--leaderboard", help="The leaderboard; else AWPBENCH_LEADERBOARD, or near.")
+    ] = None,
+    card: Annotated[str | None, typer.Option(help="TOML file of the row's bibliographic keys.")] = None,
+    device: common.DeviceOption = "auto",
+    data_dir: common.DataDirOption = None,
+    offline: common.OfflineOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every value with its source, the plan and the time.")
+    ] = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Attack a net with a suite and write its result and its row of the leaderboard.
+
+    An interrupted evaluation continues when the same command is given again.
+    """
+    flags = {
+        "suite": suite,
+        "attacks": tuple(attack) if attack else None,
+        "dataset": dataset,
+        "norm": norm,
+        "eps": eps,
+        "dialect": dialect,
+        "step_size": step_size,
+        "kappa": kappa,
+        "n_examples": n_examples,
+        "limits": read_limits(limit) if limit else None,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    subject = _subject(ckpt, model, arch, width, dataset, preprocessing)
+    settled, sources = resolve_evaluation(
+        flags, file=read_config_file(Path(config)) if config else None, checkpoint=subject.brings
+    )
+    images = _images(settled.dataset, data_dir, offline)
+    where = Path(out) if out else subject.default_out(settled)
+    on = common.resolve_device(device)
+    if dry_run:
+        places = _places(where, bool(out), str(on), device, data_dir, file)
+        _show_plan(settled, sources, subject, images, on, places, as_json)
+        return
+    finished = _run(settled, subject, images, where, on, force)
+    _report(finished, where, as_json)
+    if settled.suite and not no_row:
+        from awpbench.leaderboard.store import write_row
+
+        path, outcome = write_row(where, file=file, card=card)
+        common.note(f"{outcome} its row in {path}")
+
+
+def _subject(
+    ckpt: str | None,
+    model: str | None,
+    arch: str | None,
+    width: int | None,
+    dataset: str | None,
+    preprocessing: str | None,
+) -> Subject:
+    if (ckpt is None) == (model is None):
+        raise UsageError("a net is named by --ckpt or by --model, one of them", "Example: awpbench eval --ckpt best.pt")
+    if model is not None and (arch or width or preprocessing):
+        what = "--arch, --width and --preprocessing describe a state dict, and --model brings a whole net"
+        raise UsageError(what, "Leave them out.")
+    from awpbench.evaluation import subject
+
+    if model is not None:
+        return subject.from_factory(model)
+    return subject.from_checkpoint(
+        Path(str(ckpt)), arch=arch, width=width, dataset=dataset, preprocessing=preprocessing
+    )
+
+
+def _images(dataset: str, data_dir: str | None, offline: bool) -> ImageSet:
+    from awpbench import data
+    from awpbench.cli.data import fetch_progress
+
+    with fetch_progress() as progress:
+        return data.load_test(
+            dataset, data_dir=Path(data_dir) if data_dir else None, offline=offline, progress=progress
+        )
+
+
+def _run(
+    config: EvalConfig, subject: Subject, images: ImageSet, out: Path, device: torch.device, force: bool
+) -> Finished:
+    from awpbench.cli.evaluation import EvaluationProgress
+    from awpbench.defaults import DATASETS
+    from awpbench.evaluation.runner import evaluate
+
+    with common.stop_on_signals() as stop, EvaluationProgress() as progress:
+        return evaluate(
+            subject.net,
+            images,
+            config,
+            classes=DATASETS[config.dataset].classes,
+            model=subject.description,
+            checkpoint=subject.checkpoint,
+            out=out,
+            device=device,
+            progress=progress,
+            stop=stop,
+            force=force,
+        )
+
+
+def _report(finished: Finished, out: Path, as_json: bool) -> None:
+    from awpbench.cli.evaluation import show_results
+
+    if finished.reused:
+        common.note(f"this evaluation was finished before; nothing was run: {out}")
+    if as_json:
+        common.print_json(finished.document)
+    else:
+        show_results(finished.document)
+    if not finished.reused:
+        common.note(f"finished: {out}")
+
+
+def _places(
+    out: Path, out_given: bool, device: str, device_flag: str, data_dir: str | None, file: str | None
+) -> dict[str, tuple[Any, str]]:
+    """Return where an evaluation runs, reads and writes, each with its source."""
+    from awpbench.data.sources import data_folder
+    from awpbench.leaderboard import store
+
+    def source(flag: str | None, variable: str) -> str:
+        return "flag" if flag else f"environment {variable}" if os.environ.get(variable) else "default"
+
+    folder = data_folder(Path(data_dir) if data_dir else None)
+    return {
+        "out": (str(out), "flag" if out_given else "default"),
+        "device": (device, "default" if device_flag == "auto" else "flag"),
+        "data_dir": (str(folder), source(data_dir, "AWPBENCH_DATA")),
+        "file": (str(store.find(file)), source(file, store.VARIABLE)),
+    }
+
+
+def _show_plan(
+    config: EvalConfig,
+    sources: dict[str, str],
+    subject: Subject,
+    images: ImageSet,
+    device: torch.device,
+    places: dict[str, tuple[Any, str]],
+    as_json: bool,
+) -> None:
+    from awpbench.cli.evaluation import show_plan
+    from awpbench.defaults import DATASETS
+    from awpbench.evaluation.estimate import estimate
+    from awpbench.evaluation.jobs import jobs
+
+    config.check_examples(len(images))
+    values = config.model_dump(mode="json")
+    settled = {key: (values[key], source) for key, source in sources.items()}
+    planned = [
+        (job, max(config.examples(each, len(images)) for each in job.attacks))
+        for job in jobs(config, DATASETS[config.dataset].classes)
+    ]
+    timed = estimate(subject.net, images, device, config.batch_size)
+    show_plan({**settled, **places}, planned, timed, as_json=as_json)

@@ -1,0 +1,56 @@
+"""How long an evaluation would take on this device, from two timed steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from awpbench.attack_model import AttackModel
+from awpbench.attacks.pgd import cross_entropy, input_gradient
+from awpbench.data.images import ImageSet
+from awpbench.evaluation.jobs import Job
+
+PROBE = 32  # images in a timed step
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds per image for a forward pass and for the backward pass after it."""
+
+    forward: float
+    backward: float
+
+    def seconds(self, job: Job, n: int) -> float:
+        """Return what a job takes on n images, at most: as if no attack ever succeeded."""
+        return n * (job.forward * self.forward + job.backward * self.backward)
+
+
+def estimate(net: nn.Module, images: ImageSet, device: torch.device, batch_size: int) -> Estimate:
+    """Time one forward pass and one gradient of a few images, after a first one that also pays for start-up."""
+    attacked = AttackModel(net.to(device))
+    n = min(PROBE, batch_size, len(images))
+    x, y = images.batch(torch.arange(n, device=images.images.device), device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            attacked(x)
+
+    def gradient() -> None:
+        input_gradient(attacked, x, y, cross_entropy)
+
+    gradient()
+    one = _timed(forward, device)
+    both = _timed(gradient, device)
+    return Estimate(one / n, max(both - one, 0.0) / n)
+
+
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started

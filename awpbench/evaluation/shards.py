@@ -1,0 +1,65 @@
+"""Arrays in files: evidence per image, with equal bytes for equal values, and the shards of unfinished work."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from awpbench import rundir
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Write a .npz as numpy.savez does, but without the time of day."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3  # Unix, wherever it is written
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """Hash plain values: equal keys mean equal work."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+class Shards:
+    """Finished blocks in a folder, one file each, named by the hash of all that decides its content."""
+
+    def __init__(self, folder: Path, evaluation: str) -> None:
+        self._folder = folder
+        self._evaluation = evaluation
+
+    def load(self, job: str, positions: list[int]) -> Arrays | None:
+        """Return a finished block, or None where it was never finished, or its file is damaged."""
+        try:
+            with np.load(io.BytesIO(self._path(job, positions).read_bytes()), allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+            return None
+
+    def save(self, job: str, positions: list[int], arrays: Arrays) -> None:
+        """Keep a finished block."""
+        rundir.atomic_write(self._path(job, positions), npz_bytes(arrays))
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, job: str, positions: list[int]) -> Path:
+        key = key_of({"evaluation": self._evaluation, "job": job, "positions": positions})
+        return self._folder / f"{job.replace(' ', '-')}-{key[:32]}.npz"

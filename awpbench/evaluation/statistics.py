@@ -1,0 +1,25 @@
+"""Intervals and paired tests. Importable without torch."""
+
+from __future__ import annotations
+
+import math
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of `correct` in `n` (Wilson 1927)."""
+    centre = (correct + Z95**2 / 2) / (n + Z95**2)
+    half = Z95 / (n + Z95**2) * math.sqrt(correct * (n - correct) / n + Z95**2 / 4)
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == n else centre + half
+    return low, high
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Return the exact two-sided p of McNemar's test; b and c count the images that only one of two nets got right."""
+    n, tail, ways = b + c, 0, 1  # ways: to choose k of n
+    for k in range(min(b, c) + 1):
+        tail += ways
+        ways = ways * (n - k) // (k + 1)
+    return min(1.0, float(2 * tail / 2**n))

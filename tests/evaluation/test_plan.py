@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from awpbench.errors import UsageError
+from awpbench.evaluation.plan import definition, read_limits, resolve_evaluation
+from awpbench.evaluation.suites import SUITES
+
+THREAT = {"dataset": "cifar10", "norm": "Linf", "eps": "8/255"}
+CHECKPOINT = {"dataset": "digits", "norm": "L2", "eps": "0.5"}
+
+
+def test_the_suites_are_those_of_version_1_0() -> None:
+    assert {suite.name: (suite.version, suite.attacks) for suite in SUITES.values()} == {
+        "quick": ("1.0", ("clean", "fgsm", "pgd-20")),
+        "standard": ("1.0", ("clean", "autoattack")),
+        "full": ("1.0", ("clean", "fgsm", "pgd-20", "pgd-100", "cw-inf", "spsa", "autoattack")),
+    }
+
+
+def test_a_flag_wins_over_the_file_over_the_checkpoint_over_the_default() -> None:
+    config, sources = resolve_evaluation(
+        {"eps": "0.1", "seed": None}, file={"seed": 3, "eps": "0.2", "norm": "Linf"}, checkpoint=CHECKPOINT
+    )
+    assert (config.eps.text, config.seed, config.norm, config.dataset, config.kappa) == ("0.1", 3, "Linf", "digits", 0)
+    assert [sources[key] for key in ("eps", "seed", "norm", "dataset", "kappa", "step_size", "attacks")] == [
+        "flag",
+        "file",
+        "file",
+        "checkpoint",
+        "default",
+        "dialect awp",
+        "suite quick 1.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "norm", "eps", "step"),
+    [
+        ("awp", "Linf", "8/255", "2/255"),
+        ("awp", "L2", "128/255", "15/255"),
+        ("trades", "Linf", "0.031", "0.003"),
+        ("mart", "Linf", "0.031", "0.0031"),
+        ("mart-wrn", "Linf", "0.031", "0.0031"),
+        ("mart-rn18", "Linf", "0.031", "0.003"),
+    ],
+)
+def test_a_dialect_is_a_ratio_of_eps(dialect: str, norm: str, eps: str, step: str) -> None:
+    config, _ = resolve_evaluation({**THREAT, "dialect": dialect, "norm": norm, "eps": eps})
+    assert config.step_size.text == step
+
+
+def test_only_the_awp_dialect_clamps_its_start() -> None:
+    starts = {
+        dialect: definition(resolve_evaluation({**THREAT, "dialect": dialect})[0], "pgd-20", 10)["start"]
+        for dialect in ("awp", "trades", "mart-wrn", "mart-rn18")
+    }
+    loose = "uniform in the ball, not clamped to the box"
+    assert starts == {"awp": "uniform in the ball", "trades": loose, "mart-wrn": loose, "mart-rn18": loose}
+
+
+def test_every_attack_is_defined_completely() -> None:
+    config, _ = resolve_evaluation({**THREAT, "suite": "full", "kappa": 50.0})
+    pgd = {"step_size": "2/255", "start": "uniform in the ball", "dialect": "awp", "scored": "last"}
+    found = {attack: definition(config, attack, 10) for attack in config.attacks}
+    assert found["pgd-100"] == {"loss": "cross-entropy", "steps": 100, **pgd}
+    assert found["cw-inf"] == {"loss": "margin", "kappa": 50.0, "steps": 100, **pgd}
+    assert found["fgsm"] == {"loss": "cross-entropy", "step_size": "8/255", "start": "clean", "scored": "last"}
+    assert found["spsa"] == {
+        "loss": "margin",
+        "steps": 100,
+        "samples": 256,
+        "forwards_per_step": 512,
+        "delta": 0.001,
+        "lr": 0.01,
+        "optimizer": "adam",
+        "start": "clean",
+        "scored": "any",
+    }
+    assert found["autoattack"]["version"] == "standard"
+    assert found["autoattack"]["implementation"].startswith("pyautoattack 0.")
+
+
+def test_autoattack_is_called_standard_only_with_ten_classes() -> None:
+    config, _ = resolve_evaluation({**THREAT, "suite": "standard"})
+    four, three = (definition(config, "autoattack", classes) for classes in (4, 3))
+    assert (four["version"], four["targets"], len(four["parts"])) == ("custom: 4 classes", 3, 4)
+    assert (three["version"], three["targets"]) == ("custom: 3 classes", 2)
+    assert three["parts"] == ["apgd-ce", "fab-t", "square"]
+
+
+def test_every_attack_sees_the_same_first_images_unless_it_has_its_own_number() -> None:
+    config, _ = resolve_evaluation({**THREAT, "suite": "full"})
+    assert {each: config.examples(each, 10_000) for each in ("clean", "pgd-20", "spsa")} == {
+        "clean": 10_000,
+        "pgd-20": 10_000,
+        "spsa": 1000,
+    }
+    assert not config.partial(10_000)
+    config, _ = resolve_evaluation({**THREAT, "suite": "full", "n_examples": 300})
+    assert {config.examples(each, 10_000) for each in config.attacks} == {300}
+    assert config.partial(10_000)
+    limits = {"pgd-100": 300, "spsa": 60}
+    config, _ = resolve_evaluation({**THREAT, "suite": "full", "limits": limits})
+    assert [config.examples(each, 10_000) for each in ("clean", "pgd-20", "pgd-100", "spsa")] == [
+        10_000,
+        10_000,
+        300,
+        60,
+    ]
+    assert config.partial(10_000)
+    assert not resolve_evaluation({**THREAT, "suite": "full"})[0].partial(400)
+
+
+def test_spsa_runs_on_more_than_a_thousand_images_when_asked() -> None:
+    config, _ = resolve_evaluation({**THREAT, "attacks": ("spsa",), "limits": {"spsa": 2000}})
+    assert config.examples("spsa", 10_000) == 2000
+
+
+def test_more_images_than_there_are_is_an_error() -> None:
+    config, _ = resolve_evaluation({**THREAT, "n_examples": 500})
+    with pytest.raises(UsageError) as caught:
+        config.check_examples(400)
+    assert (caught.value.what, caught.value.mend) == (
+        "--n-examples asks for 500 of 400 test images",
+        "Ask for at most 400.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "mend"),
+    [
+        (
+            {},
+            "nothing names the data and the threat to evaluate on: --dataset, --norm, --eps missing",
+            "Add them, for example: --dataset cifar10 --norm Linf --eps 8/255.",
+        ),
+        ({**THREAT, "eps": "8"}, "eps is 8, but pixels are in [0, 1]", "Write it as a fraction of 255: 8/255."),
+        ({**THREAT, "norm": "L1"}, "there is no norm called 'L1'", "Known: Linf, L2."),
+        (
+            {**THREAT, "suite": "fulll"},
+            "there is no suite called 'fulll'",
+            "Did you mean 'full'? Known: quick, standard, full.",
+        ),
+        (
+            {**THREAT, "dialect": "tradse"},
+            "there is no dialect called 'tradse'",
+            "Did you mean 'trades'? Known: awp, trades, mart-wrn, mart-rn18.",
+        ),
+        (
+            {**THREAT, "norm": "L2", "dialect": "trades"},
+            "the dialect trades has no step size in L2",
+            "Give --step-size, or --dialect awp.",
+        ),
+        (
+            {**THREAT, "suite": "full", "attacks": ("fgsm",)},
+            "--suite and --attack exclude each other",
+            "Leave one of them out.",
+        ),
+        (
+            {**THREAT, "limits": {"spsa": 5}},
+            "--limit names spsa, which does not run",
+            "These run: clean, fgsm, pgd-20.",
+        ),
+        (
+            {**THREAT, "n_examples": 0},
+            "--n-examples is 0: input should be greater than or equal to 1",
+            "Give another --n-examples.",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_answered_by_two_lines(flags: dict[str, Any], what: str, mend: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_evaluation(flags)
+    assert (caught.value.what, caught.value.mend) == (what, mend)
+
+
+def test_single_attacks_come_once_each_after_the_clean_images() -> None:
+    config, _ = resolve_evaluation({**THREAT, "attacks": ("PGD-7", "clean", "fgsm", "pgd-7")})
+    assert (config.suite, config.suite_version, config.attacks) == (None, None, ("clean", "pgd-7", "fgsm"))
+
+
+def test_limits_are_read() -> None:
+    assert read_limits(["spsa=60", "PGD-100=300"]) == {"spsa": 60, "pgd-100": 300}
+    for text in ("spsa", "spsa=", "spsa=0", "spsa=-3", "spsa=many"):
+        with pytest.raises(UsageError) as caught:
+            read_limits([text])
+        assert caught.value.what == f"--limit {text} names no number of images"

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyautoattack
+import pytest
+import torch
+from torch import Tensor, nn
+
+from awpbench.attack_model import AttackModel
+from awpbench.attacks.autoattack import autoattack
+from awpbench.data.images import ImageSet
+from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
+from awpbench.evaluation import jobs, runner
+from awpbench.evaluation.runner import Finished
+from awpbench.threat import ThreatModel
+from tests.evaluation.conftest import Silent, settle
+
+Attack = Callable[..., Finished]
+EVERYTHING = ("fgsm", "pgd-2", "pgd-4", "cw-inf", "spsa", "autoattack")
+
+
+def evidence(folder: Path) -> dict[str, Any]:
+    with np.load(folder / "per_image.npz", allow_pickle=False) as file:
+        return {key: file[key] for key in file}
+
+
+class Patience:
+    """Asks an evaluation to stop after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def __call__(self) -> int | None:
+        self.looks -= 1
+        return 15 if self.looks < 0 else None
+
+
+def test_a_result_holds_what_the_architecture_document_lists(attack: Attack, tmp_path: Path) -> None:
+    found = attack(settle("fgsm", "pgd-2", limits={"pgd-2": 7})).document
+    assert json.loads((tmp_path / "result" / "result.json").read_text()) == found
+    assert list(found) == [
+        "schema_version", "suite", "suite_version", "dataset", "norm", "eps", "n", "partial", "seed", "dialect",
+        "batch_size", "model", "attacks", "audit", "counts", "hashes",
+    ]  # fmt: skip
+    assert (found["n"], found["partial"], found["eps"]) == (16, True, "0.02")
+    clean = found["attacks"]["clean"]
+    assert (clean["n"], clean["correct"], clean["accuracy"]) == (16, 15, 0.9375)
+    assert clean["interval"] == [pytest.approx(0.7167, abs=1e-4), pytest.approx(0.9889, abs=1e-4)]
+    assert found["attacks"]["pgd-2"]["n"] == 7
+    assert found["audit"] == {"verdict": None, "findings": []}
+    # a forward per clean image; two with FGSM's look afterwards; two steps and a look of PGD on seven
+    assert (found["counts"]["forward"], found["counts"]["backward"]) == (16 + 2 * 16 + 3 * 7, 16 + 2 * 7)
+    assert {path.name for path in (tmp_path / "result").iterdir()} == {"result.json", "timing.json", "per_image.npz"}
+
+
+def test_the_evidence_says_of_every_image_what_happened_to_it(
+    attack: Attack, tmp_path: Path, net: nn.Module, images: ImageSet
+) -> None:
+    found = attack(settle("fgsm", "pgd-2", limits={"pgd-2": 7})).document
+    arrays = evidence(tmp_path / "result")
+    assert arrays["index"].tolist() == list(range(100, 116))
+    assert arrays["label"].tolist() == images.labels.tolist()
+    assert arrays["clean.fooled"].tolist() == [False] * 15 + [True]
+    assert (arrays["clean.prediction"] == arrays["label"]).tolist() == [True] * 15 + [False]
+    assert len(arrays["pgd-2.fooled"]) == 7
+    for name in ("clean", "fgsm", "pgd-2"):
+        assert ((arrays[f"{name}.margin"] < 0) == arrays[f"{name}.fooled"]).all()
+        assert int((~arrays[f"{name}.fooled"]).sum()) == found["attacks"][name]["correct"]
+
+
+def test_interrupted_again_and_again_it_ends_with_the_same_bytes(attack: Attack, tmp_path: Path) -> None:
+    config = settle(*EVERYTHING, batch_size=4, limits={"pgd-4": 7, "spsa": 2, "autoattack": 6}, eps="0.05")
+    attack(config, "whole")
+    looks, stops = 40, 0
+    while True:
+        try:
+            assert not attack(config, "pieces", stop=Patience(looks)).reused
+            break
+        except Interrupted as error:
+            assert error.exit_code == 143
+            assert error.what == "the evaluation was stopped; every finished block is saved"
+            assert not (tmp_path / "pieces" / "result.json").exists()
+            looks, stops = looks * 2, stops + 1
+    assert stops >= 4
+    for name in ("result.json", "per_image.npz"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes()
+    assert not (tmp_path / "pieces" / "shards").exists()
+
+
+def test_a_finished_block_is_not_attacked_again(attack: Attack) -> None:
+    config = settle("pgd-4", batch_size=4)
+    with pytest.raises(Interrupted):
+        attack(config, stop=Patience(4 + 3 * 5 + 2))  # four blocks of clean images, three of PGD, a bit of the fourth
+    watched = Silent()
+    attack(config, progress=watched)
+    assert {done for job, done, _, _ in watched.told if job == "pgd-4" and 0 < done < 12} == {4.0, 8.0}
+    assert any(12 < done < 16 for job, done, _, _ in watched.told if job == "pgd-4")
+
+
+def test_another_seed_starts_afresh(attack: Attack, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        attack(settle("pgd-4", batch_size=4), "result", stop=Patience(12))
+    attack(settle("pgd-4", batch_size=4, seed=1), "result")
+    attack(settle("pgd-4", batch_size=4, seed=1), "fresh")
+    for name in ("result.json", "per_image.npz"):
+        assert (tmp_path / "result" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_a_finished_evaluation_is_not_run_again(attack: Attack) -> None:
+    first = attack(settle("fgsm"))
+    again = attack(settle("fgsm"), stop=lambda: 2)
+    assert again == Finished(first.document, reused=True)
+
+
+def test_another_evaluation_in_the_same_folder_is_refused_unless_forced(attack: Attack, tmp_path: Path) -> None:
+    attack(settle("fgsm"))
+    with pytest.raises(RefusedError) as caught:
+        attack(settle("fgsm", eps="0.03"))
+    assert caught.value.what == f"{tmp_path / 'result'} holds the result of another evaluation"
+    assert caught.value.mend == "Replace it with --force, or give another --out."
+    assert attack(settle("fgsm", eps="0.03"), force=True).document["eps"] == "0.03"
+
+
+def test_other_weights_are_another_evaluation(attack: Attack, net: nn.Module) -> None:
+    attack(settle("fgsm"))
+    with torch.no_grad():
+        next(net.parameters()).add_(0.1)
+    with pytest.raises(RefusedError):
+        attack(settle("fgsm"))
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 3}, {"n_examples": 5}], ids=["batch size", "neighbours"])
+def test_what_happens_to_an_image_depends_neither_on_batch_size_nor_on_neighbours(
+    attack: Attack, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    attacks = {"eps": "0.05", "limits": {"spsa": 3}}
+    attack(settle("pgd-4", "cw-inf", "spsa", **attacks), "one")
+    attack(settle("pgd-4", "cw-inf", "spsa", **attacks, **changes), "other")
+    one, other = evidence(tmp_path / "one"), evidence(tmp_path / "other")
+    for name in ("pgd-4", "cw-inf", "spsa"):
+        n = len(other[f"{name}.margin"])
+        assert np.allclose(one[f"{name}.margin"][:n], other[f"{name}.margin"], atol=1e-4)
+
+
+def test_autoattack_in_parts_is_the_official_one_on_all_images_in_batches(
+    attack: Attack, tmp_path: Path, net: nn.Module, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "AUTOATTACK_BATCH", 5)
+    found = attack(settle("autoattack", eps="0.03", seed=3, n_examples=8)).document["attacks"]["autoattack"]
+    x, y = images.batch(torch.arange(8), "cpu")
+    fast = AttackModel(net)
+    with torch.random.fork_rng():
+        official = pyautoattack.AutoAttack(fast, norm="Linf", eps=0.03, seed=3, device="cpu", version="standard")
+        x_adv, _ = official.run_standard_evaluation(x, y, batch_size=5)
+    fooled = (net(x_adv).argmax(1) != y).tolist()
+    arrays = evidence(tmp_path / "result")
+    assert arrays["autoattack.fooled"].tolist() == fooled
+    assert 0 < sum(fooled) < 8, "the budget must leave some images standing"
+    parts = ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert set(arrays["autoattack.part"][fooled]) <= set(parts)
+    after = [found["parts"][part]["correct"] for part in parts[1:]]
+    assert after == sorted(after, reverse=True)
+    assert (after[-1], found["complete"]) == (found["correct"], True)
+
+
+def test_what_only_the_fast_copy_holds_for_fooled_is_attacked_through_the_net_itself(
+    attack: Attack, tmp_path: Path, net: nn.Module, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(AttackModel):
+        def __call__(self, x: Tensor) -> Tensor:
+            return super().__call__(x).roll(1, dims=1)  # misclassifies everything, so every attack stops at once
+
+    monkeypatch.setattr(runner, "AttackModel", Wrong)
+    attack(settle("autoattack", eps="0.3", n_examples=6))
+    x, y = images.batch(torch.arange(6), "cpu")
+    threat = ThreatModel("Linf", 0.3)
+    correct = ~torch.from_numpy(evidence(tmp_path / "result")["clean.fooled"])
+    x_adv = autoattack(net.requires_grad_(False), x[correct], y[correct], threat=threat, classes=10)
+    expected = (net(x_adv).argmax(1) != y[correct]).tolist()
+    assert evidence(tmp_path / "result")["autoattack.fooled"][correct.numpy()].tolist() == expected
+    assert any(expected)
+
+
+class BrokenAbove(nn.Module):
+    """Gives NaN for images whose first pixel is bright."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return torch.where(x[:, 0, 0, :1] > 0.6, torch.full_like(logits, float("nan")), logits)
+
+
+def test_nan_logits_count_as_misclassified_and_are_flagged(
+    attack: Attack, tmp_path: Path, net: nn.Module, images: ImageSet
+) -> None:
+    bright = images.images[:, 0, 0, 0] > 153
+    assert 0 < int(bright.sum()) < 16
+    found = attack(settle("pgd-2", eps="0.001"), net=BrokenAbove(net)).document["attacks"]
+    arrays = evidence(tmp_path / "result")
+    assert arrays["clean.fooled"][bright.numpy()].all()
+    assert (arrays["clean.margin"][bright.numpy()] == -np.inf).all()
+    assert found["clean"]["nan_logits"] == int(bright.sum()) <= found["pgd-2"]["nan_logits"]
+
+
+def test_an_image_outside_its_ball_stops_everything(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "fgsm", lambda model, x, y, threat: (x + 0.03).clamp(0, 1))
+    with pytest.raises(CheckError) as caught:
+        attack(settle("fgsm"))
+    assert caught.value.what.startswith("fgsm, images 0 to 15: an adversarial image is 0.03")
+    assert caught.value.what.endswith("away from the clean one, more than eps = 0.02")
+
+
+def test_a_net_of_other_classes_is_refused(attack: Attack) -> None:
+    with pytest.raises(InputError) as caught:
+        attack(settle("fgsm"), net=nn.Sequential(nn.Flatten(), nn.Linear(64, 5)))
+    assert caught.value.what == "the model answers 2 images with a tensor of shape (2, 5)"
+    assert caught.value.mend == "Give a model that returns 10 logits per image, or another --dataset."
+
+
+def test_a_net_for_other_images_is_refused(attack: Attack) -> None:
+    with pytest.raises(InputError) as caught:
+        attack(settle("fgsm"), net=nn.Sequential(nn.Flatten(), nn.Linear(63, 10)))
+    assert caught.value.what.startswith("the model cannot take 1x8x8 images: ")
+
+
+def test_more_images_than_there_are_is_refused(attack: Attack) -> None:
+    with pytest.raises(UsageError, match="--n-examples asks for 17 of 16 test images"):
+        attack(settle("fgsm", n_examples=17))
+
+
+def test_progress_tells_of_every_job_up_to_its_end(attack: Attack) -> None:
+    watched = Silent()
+    found = attack(settle("fgsm", "pgd-2", batch_size=5), progress=watched).document["attacks"]
+    last = {job: (done, total, accuracy) for job, done, total, accuracy in watched.told}
+    assert last == {name: (16, 16, pytest.approx(found[name]["accuracy"])) for name in ("clean", "fgsm", "pgd-2")}
+
+
+def test_batch_norm_and_mode_of_the_net_stay_as_they_were(attack: Attack, net: nn.Module) -> None:
+    net.train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    attack(settle("fgsm"))
+    assert net.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
