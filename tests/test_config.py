@@ -77,7 +77,8 @@ def test_the_first_command_resolves_to_the_published_protocol_of_trades_awp() ->
 
 def test_at_resolves_to_the_published_protocol_of_at_awp() -> None:
     config, _ = resolve(defense="at", awp=True)
-    assert (config.awp_gamma, config.awp_warmup, config.normalization, config.padding) == (0.01, 0, "meanstd", "reflect")
+    assert (config.awp_gamma, config.awp_warmup) == (0.01, 0)
+    assert (config.normalization, config.padding) == ("meanstd", "reflect")
 
 
 @pytest.mark.parametrize(
