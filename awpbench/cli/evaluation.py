@@ -42,9 +42,9 @@ class EvaluationProgress:
     ) -> None:
         self._bars.stop()
 
-    def advance(self, job: str, done: float, total: int, accuracy: float) -> None:
+    def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
         """Show the state of a job; a job seen for the first time gets a bar of its own."""
-        images, so_far = f"{int(done)}/{total}", f"{accuracy:.1%}"
+        images, so_far = f"{int(done)}/{total}", "-" if accuracy is None else f"{accuracy:.1%}"
         if job not in self._tasks:
             self._tasks[job] = self._bars.add_task(job, total=total, images=images, accuracy=so_far)
             self._began = (time.monotonic(), done)

@@ -46,8 +46,12 @@ from awpbench.threat import ThreatModel
 class Progress(Protocol):
     """What an evaluation tells its watcher."""
 
-    def advance(self, job: str, done: float, total: int, accuracy: float) -> None:
-        """Report that `done` of a job's `total` images are attacked; `accuracy` is the attack's up to here, at most."""
+    def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
+        """Report that `done` of a job's `total` images are attacked.
+
+        `accuracy` is that of the images seen so far, or an upper bound where only standing images are attacked; None
+        before the first block.
+        """
 
 
 @dataclass(frozen=True)
@@ -273,11 +277,11 @@ class _Run:
 
         return watch
 
-    def _accuracy(self, job: Job, seen: int) -> float:
+    def _accuracy(self, job: Job, seen: int) -> float | None:
         """Return the accuracy under a job's strongest attack: over the images seen, or an upper bound over all."""
         table = self.tables[job.attacks[-1]]
         fooled = table.fooled if job.standing else table.fooled[:seen]
-        return 1 - float(fooled.mean()) if len(fooled) else 1.0
+        return 1 - float(fooled.mean()) if len(fooled) else None
 
     def _record(self, job: Job, block: list[int], found: Arrays) -> None:
         for each in job.attacks:

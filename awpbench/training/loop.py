@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,9 +85,9 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train, and return the lines of metrics.jsonl.
 
-    `stop` is asked after every step; when it returns a signal's number, the state is saved and Interrupted is raised.
-    Raises CheckError when the loss is no longer finite: the weights of that step are not used, and `last.pt` still
-    holds the end of the epoch before.
+    `stop` is asked after every step and every measured batch; when it returns a signal's number, the state is saved
+    and Interrupted is raised. Raises CheckError when the loss is no longer finite: the weights of that step are not
+    used, and `last.pt` still holds the end of the epoch before.
     """
     state = _resumed(config, data, run, device) if resume else fresh(config, data, device)
     train_images = data.train.to(device)
@@ -100,16 +101,16 @@ def train(
             len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
         )
         batches = torch.split(order, config.batch_size)
+        halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
             outcome = one_step(state, config, train_images, batch, attack_model, steps_per_epoch=len(batches))
             state.sums.add(outcome, len(batch))
             state.step += 1
             _report(progress, state, len(batches))
-            if (number := stop()) is not None:
-                _save_last(state, config, data, run)
-                raise _interrupted(state, run, len(batches), number)
+            halt_if_asked()
         trained = time.perf_counter()
-        _finish_epoch(state, config, data, run)
+        measured = _track(state, config, data, halt_if_asked)
+        _finish_epoch(state, measured, config, data, run)
         _append_timing(run, state, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
         progress.epoch(state.metrics[-1])
     return state.metrics
@@ -192,10 +193,16 @@ def _demand_finite(loss: Tensor, state: State, batch: Tensor) -> None:
         )
 
 
-def _interrupted(state: State, run: Path, steps: int, number: int) -> Interrupted:
+def _halt_if_asked(
+    stop: Callable[[], int | None], state: State, config: TrainConfig, data: DataSet, run: Path, steps: int
+) -> None:
+    number = stop()
+    if number is None:
+        return
+    _save_last(state, config, data, run)
     where = f"epoch {state.epoch + 1} after step {state.step} of {steps}"
     what = f"stopped by {signal.Signals(number).name} in {where}; saved to {run / rundir.LAST}"
-    return Interrupted(what, f"Continue with: awpbench resume {run}", signal_number=number)
+    raise Interrupted(what, f"Continue with: awpbench resume {run}", signal_number=number)
 
 
 def _report(progress: Progress, state: State, steps: int) -> None:
@@ -209,37 +216,33 @@ def _report(progress: Progress, state: State, steps: int) -> None:
     )
 
 
-def _finish_epoch(state: State, config: TrainConfig, data: DataSet, run: Path) -> None:
-    line: dict[str, Any] = {
-        "epoch": state.epoch + 1,
-        "lr": state.optimizer.param_groups[0]["lr"],
-        "loss": float(state.sums.loss) / state.sums.n,
+def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[], None]) -> dict[str, Any]:
+    epoch = state.epoch + 1
+    if epoch % config.track_every and epoch != config.epochs:
+        return {}
+    seen = data.train.first(min(config.track_examples or len(data.train), len(data.train)))
+    splits = {"train": seen, "validation": data.validation}
+    if config.select_on == "test":
+        splits["test"] = data.test
+    threat = ThreatModel(config.norm, config.eps.value)
+    settings: dict[str, Any] = {"threat": threat, "steps": config.track_steps, "step_size": config.step_size.value}
+    return {
+        name: measure(state.model, images, seed=config.seed, check=check, **settings)
+        for name, images in splits.items()
+        if len(images)
     }
+
+
+def _finish_epoch(state: State, measured: dict[str, Any], config: TrainConfig, data: DataSet, run: Path) -> None:
+    rate, loss = state.optimizer.param_groups[0]["lr"], float(state.sums.loss) / state.sums.n
     state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums.zero(state.sums.loss.device)
-    if state.epoch % config.track_every == 0 or state.epoch == config.epochs:
-        line.update(_track(state.model, config, data))
-    state.metrics.append(line)
+    state.metrics.append({"epoch": state.epoch, "lr": rate, "loss": loss, **measured})
     _write_metrics(state, run)
-    robust = line.get(config.select_on, {}).get("robust")
+    robust = measured.get(config.select_on, {}).get("robust")
     if robust is not None and robust > state.best.get("robust", -1.0):
         state.best = {"epoch": state.epoch, "robust": robust, "selected_on": config.select_on}
         checkpoints.save(run / rundir.BEST, _payload(state, config, data))
     _save_last(state, config, data, run)
-
-
-def _track(model: nn.Module, config: TrainConfig, data: DataSet) -> dict[str, Any]:
-    seen = data.train.first(min(config.track_examples or len(data.train), len(data.train)))
-    splits = {"train": seen, "validation": data.validation} | (
-        {"test": data.test} if config.select_on == "test" else {}
-    )
-    threat = ThreatModel(config.norm, config.eps.value)
-    return {
-        name: measure(
-            model, images, threat=threat, steps=config.track_steps, step_size=config.step_size.value, seed=config.seed
-        )
-        for name, images in splits.items()
-        if len(images)
-    }
 
 
 def _payload(state: State, config: TrainConfig, data: DataSet) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,9 +18,19 @@ BATCH = 128  # images at once; larger batches are slower per image on a CPU
 
 
 def measure(
-    model: nn.Module, images: ImageSet, *, threat: ThreatModel, steps: int, step_size: float, seed: int
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    threat: ThreatModel,
+    steps: int,
+    step_size: float,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Return `n` and the fractions `clean` and `robust` (PGD, last iterate, random start keyed by image)."""
+    """Return `n` and the fractions `clean` and `robust` (PGD, last iterate, random start keyed by image).
+
+    `check` is called after every batch and may raise to stop the measurement.
+    """
     attacked = AttackModel(model)
     device = next(model.parameters()).device
     clean = torch.zeros((), dtype=torch.int64, device=device)
@@ -30,5 +41,6 @@ def measure(
         x_adv = pgd(attacked, x, y, threat=threat, steps=steps, step_size=step_size, generator=draws)
         clean += (attacked.verify(x).argmax(1) == y).sum()
         robust += (attacked.verify(x_adv).argmax(1) == y).sum()
+        check()
     n = len(images)
     return {"n": n, "clean": int(clean) / n, "robust": int(robust) / n}

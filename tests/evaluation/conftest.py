@@ -20,9 +20,9 @@ class Silent:
     """Watches an evaluation and remembers what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, float, int, float]] = []
+        self.told: list[tuple[str, float, int, float | None]] = []
 
-    def advance(self, job: str, done: float, total: int, accuracy: float) -> None:
+    def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
         self.told.append((job, done, total, accuracy))
 
 

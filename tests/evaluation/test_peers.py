@@ -1,4 +1,4 @@
-"""Third-party robust nets: published clean accuracies exactly, robust ones within a point of what public tools found."""
+"""Third-party robust nets: clean accuracies exactly as published, robust ones within a point of the public tools."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ def evaluate(words: list[str], out: Path) -> dict[str, Any]:
     return attacks
 
 
-@pytest.mark.slow
 def test_the_clean_accuracy_on_the_whole_test_set_is_the_published_one(
     peer: str, command: list[str], tmp_path: Path
 ) -> None:

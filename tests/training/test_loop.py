@@ -67,7 +67,7 @@ def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
 ) -> None:
     cfg = config(defense=defense, awp=awp, awp_warmup=1 if awp else None, steps=0 if defense == "standard" else 2)
     run(cfg, digits, tmp_path / "whole")
-    asked = iter([None] * 3 + [2])  # after the first step of the second epoch
+    asked = iter([None] * 6 + [2])  # three steps and three measured batches, then the first step of the second epoch
     with pytest.raises(Interrupted) as stopped:
         run(cfg, digits, tmp_path / "parts", stop=lambda: next(asked))
     assert stopped.value.exit_code == 130
@@ -83,6 +83,18 @@ def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
         assert one.state_dict.keys() == other.state_dict.keys()
         assert all(torch.equal(tensor, other.state_dict[key]) for key, tensor in one.state_dict.items())
         assert (one.epoch, one.step, one.best) == (other.epoch, other.step, other.best)
+
+
+def test_a_signal_while_robustness_is_measured_loses_nothing(digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense="at", epochs=2)
+    run(cfg, digits, tmp_path / "whole")
+    asked = iter([None] * 3 + [15])  # after the first measured batch of the first epoch
+    with pytest.raises(Interrupted) as stopped:
+        run(cfg, digits, tmp_path / "parts", stop=lambda: next(asked))
+    assert stopped.value.exit_code == 143
+    assert "in epoch 1 after step 3 of 3" in stopped.value.what
+    run(cfg, digits, tmp_path / "parts", resume=True)
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_a_finished_run_holds_what_the_architecture_says(digits: DataSet, tmp_path: Path) -> None:
