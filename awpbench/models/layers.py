@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -41,3 +42,23 @@ def init_convolutions(model: nn.Module) -> None:
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     """Make a 3x3 convolution with padding 1 and no bias."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+
+
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each behind batch norm and ReLU (He et al. 2016); a subclass names its shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = conv3x3(channels_in, channels_out, stride)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.conv2 = conv3x3(channels_out, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = F.relu(self.bn1(x))
+        residual: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        return self.skip(x, activated) + residual
+
+    def skip(self, x: Tensor, activated: Tensor) -> Tensor:
+        """Return what the residual is added to: the block's input, or a projection of it once activated."""
+        return x

@@ -10,26 +10,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from awpbench.models.layers import Normalize, conv3x3
+from awpbench.models.layers import Normalize, PreActivationBlock, conv3x3
 
 
-class PreActBlock(nn.Module):
+class PreActBlock(PreActivationBlock):
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = conv3x3(channels_in, channels_out, stride)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        self.conv2 = conv3x3(channels_out, channels_out)
+        super().__init__(channels_in, channels_out, stride)
         self.changes_shape = stride != 1 or channels_in != channels_out
         if self.changes_shape:
             self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
-        shortcut = self.shortcut(out) if self.changes_shape else x
-        out = self.conv1(out)
-        residual: Tensor = self.conv2(F.relu(self.bn2(out)))
-        return residual + shortcut
+    def skip(self, x: Tensor, activated: Tensor) -> Tensor:
+        return self.shortcut(activated) if self.changes_shape else x
 
 
 class PreActResNet(nn.Module):

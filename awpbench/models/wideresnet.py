@@ -7,26 +7,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from awpbench.models.layers import Normalize, conv3x3, init_convolutions
+from awpbench.models.layers import Normalize, PreActivationBlock, conv3x3, init_convolutions
 
 
-class WideBlock(nn.Module):
+class WideBlock(PreActivationBlock):
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = conv3x3(channels_in, channels_out, stride)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        self.conv2 = conv3x3(channels_out, channels_out)
+        super().__init__(channels_in, channels_out, stride)
         self.changes_width = channels_in != channels_out
         if self.changes_width:
             self.convShortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(x))
-        shortcut = self.convShortcut(out) if self.changes_width else x
-        out = self.conv1(out)
-        residual: Tensor = self.conv2(F.relu(self.bn2(out)))
-        return shortcut + residual
+    def skip(self, x: Tensor, activated: Tensor) -> Tensor:
+        return self.convShortcut(activated) if self.changes_width else x
 
 
 class WideStage(nn.Module):
