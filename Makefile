@@ -42,7 +42,7 @@ endef
 quickstart: export AWPBENCH_LEADERBOARD := $(OUT)/leaderboard.json
 quickstart: export OMP_NUM_THREADS := 1
 quickstart: TRAIN := $(BIN)/awpbench train small-cnn --dataset digits --method at --width 16 --epochs 10 --track-every 5
-quickstart: EVAL := $(BIN)/awpbench eval --suite full --n-examples 200 --limit spsa=5 --limit autoattack=20
+quickstart: EVAL := $(BIN)/awpbench eval --suite full --n-examples 100 --limit spsa=3 --limit autoattack=10
 quickstart: $(STAMP) ## Train AT and AT-AWP on the digits, attack both, print the leaderboard (about a minute)
 	@rm -rf $(OUT)
 	@mkdir $(OUT)
@@ -51,9 +51,9 @@ quickstart: $(STAMP) ## Train AT and AT-AWP on the digits, attack both, print th
 	@rm $(OUT)/log
 	$(BIN)/awpbench leaderboard
 	@printf '%s\n' '' 'Where everything lies:' \
-	  '  $(OUT)/at, $(OUT)/at-awp         the two runs: config.json, metrics.jsonl, best.pt, last.pt' \
-	  '  $(OUT)/*/eval/best-full-v1.0/    result.json, and what every attack did to every image' \
-	  '  $(OUT)/leaderboard.json          the rows printed above' \
+	  '  $(OUT)/at, $(OUT)/at-awp     the two runs: config.json, metrics.jsonl, best.pt, last.pt' \
+	  '  $(OUT)/*/eval/best-full-v1.0/   result.json, and what every attack did to every image' \
+	  '  $(OUT)/leaderboard.json         the rows printed above' \
 	  'The README says how to do the same with CIFAR-10; $(BIN)/awpbench --help lists the commands.'
 
 test: $(STAMP) ## Run the tests (without those marked slow)
