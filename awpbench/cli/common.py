@@ -10,11 +10,12 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, ProgressColumn
 
 from awpbench.errors import AwpbenchError, UsageError
 
@@ -27,6 +28,11 @@ DataDirOption = Annotated[
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never fetch a missing data set.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+ConfigOption = Annotated[str | None, typer.Option("--config", help="TOML file of these values; flags win.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print every value with its source, the plan and the time.")
+]
 
 PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
@@ -118,6 +124,24 @@ class Every:
             return False
         self._last = time.monotonic()
         return True
+
+
+class LiveBars:
+    """Progress bars on standard error while the block runs; invisible where there is no terminal."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._console = stderr()
+        self._due = Every()
+        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._bars.stop()
 
 
 def duration(seconds: float) -> str:

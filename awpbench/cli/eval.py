@@ -47,7 +47,7 @@ def eval_command(
     limit: Annotated[list[str] | None, typer.Option(help="ATTACK=N: images of one attack; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random draw, image by image.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
-    config: Annotated[str | None, typer.Option("--config", help="TOML file of these values; flags win.")] = None,
+    config: common.ConfigOption = None,
     arch: Annotated[str | None, typer.Option(help="Architecture of a foreign state dict.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of its first stage.")] = None,
     preprocessing: Annotated[
@@ -63,9 +63,7 @@ def eval_command(
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every value with its source, the plan and the time.")
-    ] = False,
+    dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Attack a net with a suite and write its result and its row of the leaderboard.

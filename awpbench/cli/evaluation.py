@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from tabulate import tabulate
 
 from awpbench.cli import common
@@ -16,31 +15,18 @@ if TYPE_CHECKING:
     from awpbench.evaluation.jobs import Job
 
 
-class EvaluationProgress:
+class EvaluationProgress(common.LiveBars):
     """Shows per job the images done, the accuracy so far and the time left: bars on a terminal, else plain lines."""
 
     def __init__(self) -> None:
-        self._console = common.stderr()
-        self._due = common.Every()
-        self._bars = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[images]} images  accuracy {task.fields[accuracy]}  left"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
         self._began = (time.monotonic(), 0.0)
-
-    def __enter__(self) -> EvaluationProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
         """Show the state of a job; a job seen for the first time gets a bar of its own."""

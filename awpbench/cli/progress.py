@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from awpbench.cli import common
 from awpbench.config import TrainConfig
 
 
-class TrainingProgress:
+class TrainingProgress(common.LiveBars):
     """Shows epoch, loss, running robust accuracy (at w + v, in train mode) and the time left."""
 
     def __init__(self, config: TrainConfig, log: Path) -> None:
-        self._epochs = config.epochs
-        self._log = log
-        self._console = common.stderr()
-        self._due = common.Every()
-        self._bars = Progress(
+        super().__init__(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -29,21 +24,12 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
         )
+        self._epochs = config.epochs
+        self._log = log
         self._task = self._bars.add_task("", total=None, epoch=f"1/{self._epochs}", loss="-", robust="-")
         self._started = time.monotonic()
         self._first: int | None = None
-
-    def __enter__(self) -> TrainingProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, robust: float) -> None:
         done, total = (epoch - 1) * steps + step, self._epochs * steps

@@ -55,7 +55,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Decides weights, data order, augmentation and attack starts.")
     ] = None,
-    config: Annotated[str | None, typer.Option("--config", help="TOML file of these values; flags win.")] = None,
+    config: common.ConfigOption = None,
     out: Annotated[
         str | None, typer.Option(help="Run folder; else runs/<dataset>-<arch>-<defense>[-awp]-s<seed>.")
     ] = None,
@@ -63,9 +63,7 @@ def train(
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every value with its source, the plan and the time.")
-    ] = False,
+    dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Train a defense, with or without adversarial weight perturbation."""

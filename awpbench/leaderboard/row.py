@@ -100,7 +100,7 @@ class Details(Strict):
     eps: Eps
     dialect: str
     n: int = Field(ge=1)
-    partial: bool = Field(description="true where not every attack saw the whole test set")
+    partial: bool = Field(description="true where an attack saw fewer images than its suite means it to")
     seed: int
     attacks: Annotated[dict[Name, Attack], AfterValidator(in_columns)]
     audit: Audit

@@ -32,10 +32,10 @@ class Estimate:
 
 
 def estimate(config: TrainConfig, data: DataSet, device: torch.device) -> Estimate:
-    """Time two steps of a fresh net, on fewer images than a batch where a whole one would take too long, and scale up
-    linearly.
+    """Time two steps of a fresh net and scale up linearly.
 
-    Without warm-up epochs, AWP counts from the first epoch; with them, every step is timed as if it were perturbed.
+    They take fewer images than a batch where a whole one would take too long. Without warm-up epochs, AWP counts from
+    the first epoch; with them, every step is timed as if it were perturbed.
     """
     state = fresh(config.model_copy(update={"awp_warmup": 0}), data, device)
     images = data.train.to(device)
@@ -50,11 +50,14 @@ def estimate(config: TrainConfig, data: DataSet, device: torch.device) -> Estima
             device,
         )
 
-    probe = min(config.batch_size, 4)
-    step(probe)  # the first step of a process also pays for start-up
-    affordable = int(LONGEST / 2 * probe / max(step(probe), 1e-6))
-    batch_size = max(probe, min(config.batch_size, affordable, len(images)))
-    step_seconds = (step(batch_size) + step(batch_size)) / 2 * config.batch_size / batch_size
+    batch_size = min(config.batch_size, 2)
+    step(batch_size)  # the first step of a process also pays for start-up
+    timed = step(batch_size)
+    affordable = min(config.batch_size, int(LONGEST / 2 * batch_size / max(timed, 1e-6)), len(images))
+    if affordable > batch_size:
+        batch_size = affordable
+        timed = step(batch_size)
+    step_seconds = (timed + step(batch_size)) / 2 * config.batch_size / batch_size
     track_seconds = _track_seconds(config, data, state.model, device)
     steps = math.ceil(len(images) / config.batch_size) * config.epochs
     total = steps * step_seconds + math.ceil(config.epochs / config.track_every) * track_seconds
