@@ -51,7 +51,7 @@ quickstart: $(STAMP) ## Train AT and AT-AWP on the digits, attack both, print th
 	@rm $(OUT)/log
 	$(BIN)/awpbench leaderboard
 	@printf '%s\n' '' 'Where everything lies:' \
-	  '  $(OUT)/at, $(OUT)/at-awp     the two runs: config.json, metrics.jsonl, best.pt, last.pt' \
+	  '  $(OUT)/at, $(OUT)/at-awp    the two runs: config.json, metrics.jsonl, best.pt, last.pt' \
 	  '  $(OUT)/*/eval/best-full-v1.0/   result.json, and what every attack did to every image' \
 	  '  $(OUT)/leaderboard.json         the rows printed above' \
 	  'The README says how to do the same with CIFAR-10; $(BIN)/awpbench --help lists the commands.'
