@@ -42,7 +42,7 @@ endef
 quickstart: export AWPBENCH_LEADERBOARD := $(OUT)/leaderboard.json
 quickstart: export OMP_NUM_THREADS := 1
 quickstart: TRAIN := $(BIN)/awpbench train small-cnn --dataset digits --method at --width 16 --epochs 10 --track-every 5
-quickstart: EVAL := $(BIN)/awpbench eval --suite full --n-examples 100 --limit spsa=3 --limit autoattack=10
+quickstart: EVAL := $(BIN)/awpbench eval --suite full --n-examples 100 --limit spsa=3
 quickstart: $(STAMP) ## Train AT and AT-AWP on the digits, attack both, print the leaderboard (about a minute)
 	@rm -rf $(OUT)
 	@mkdir $(OUT)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from awpbench.cli import common
-from awpbench.defaults import read_config_file
 from awpbench.errors import UsageError
-from awpbench.evaluation.plan import EvalConfig, read_limits, resolve_evaluation
 
 if TYPE_CHECKING:
     import torch
 
     from awpbench.data.images import ImageSet
+    from awpbench.evaluation.plan import EvalConfig
     from awpbench.evaluation.runner import Finished
     from awpbench.evaluation.subject import Subject
 
@@ -70,6 +69,9 @@ def eval_command(
 
     An interrupted evaluation continues when the same command is given again.
     """
+    from awpbench.defaults import read_config_file
+    from awpbench.evaluation.plan import read_limits, resolve_evaluation
+
     flags = {
         "suite": suite,
         "attacks": tuple(attack) if attack else None,

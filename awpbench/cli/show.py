@@ -10,13 +10,14 @@ from tabulate import tabulate
 
 from awpbench import attacks, data, defenses, models, provenance
 from awpbench.cli import common
-from awpbench.defaults import DATASETS
-from awpbench.defaults import DEFENSES as DEFENSE_DEFAULTS
 from awpbench.errors import lookup
 from awpbench.evaluation.suites import SUITES
 
 
 def _tables() -> dict[str, list[dict[str, Any]]]:
+    from awpbench.defaults import DATASETS
+    from awpbench.defaults import DEFENSES as DEFENSE_DEFAULTS
+
     aliases = {full: short for short, full in models.ALIASES.items()}
     return {
         "defenses": [

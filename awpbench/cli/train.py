@@ -9,13 +9,12 @@ import typer
 
 from awpbench import models, rundir
 from awpbench.cli import common
-from awpbench.config import TrainConfig
-from awpbench.defaults import read_config_file, resolve_training
 from awpbench.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     import torch
 
+    from awpbench.config import TrainConfig
     from awpbench.data.images import DataSet
 
 
@@ -68,6 +67,8 @@ def train(
 ) -> None:
     """Train a defense, with or without adversarial weight perturbation."""
     given = dict(locals())
+    from awpbench.defaults import read_config_file, resolve_training
+
     elsewhere = ("arch", "method", "config", "out", "force", "device", "data_dir", "offline", "dry_run", "as_json")
     flags = {key: value for key, value in given.items() if key not in elsewhere}
     flags |= {"architecture": models.canonical(arch), "defense": method}
@@ -96,6 +97,8 @@ def resume(
     run = Path(run_dir)
     if not (run / rundir.LAST).exists():
         raise InputError(f"there is no {rundir.LAST} in {run}", "Give the folder of a run that awpbench train started.")
+    from awpbench.config import TrainConfig
+
     config = TrainConfig.model_validate_json((run / rundir.CONFIG).read_text())
     _train(config, _load(config, data_dir, offline), run, common.resolve_device(device), resume=True, as_json=as_json)
 

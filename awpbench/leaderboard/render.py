@@ -13,7 +13,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tabulate import tabulate
 
@@ -126,8 +126,12 @@ def _title(group: Group, *, partial: bool) -> str:
 
 def _note(group: Group) -> str:
     definition = json.loads(group.definition).items()
-    told = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in definition)
+    told = ", ".join(f"{key} {_plain(value)}" for key, value in definition)
     return f"{group.ranked_by}: {told}" if told else ""
+
+
+def _plain(value: Any) -> str:
+    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _description(row: Details) -> tuple[str, str, str, str]:
