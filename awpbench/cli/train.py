@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -135,14 +136,25 @@ def _train(config: TrainConfig, data: DataSet, run: Path, device: torch.device, 
     from awpbench.cli.progress import TrainingProgress
     from awpbench.training.loop import train as run_training
 
-    provenance_now = {
-        **provenance.describe(str(device)),
-        "data": {split: getattr(data, split).fingerprint() for split in ("train", "validation", "test")},
-    }
-    rundir.write_json(run / rundir.PROVENANCE, provenance_now)
+    _record_provenance(run, data, provenance.describe(str(device)), resume=resume)
     with common.stop_on_signals() as stop, TrainingProgress(config, run / rundir.LOG) as progress:
         metrics = run_training(config, data, run, device=device, progress=progress, stop=stop, resume=resume)
     if as_json:
         common.print_json({"run": str(run), "last": metrics[-1], "checkpoint": str(run / rundir.BEST)})
     else:
         common.note(f"finished: {run}. Attack it with: awpbench eval --ckpt {run / rundir.BEST} --suite full")
+
+
+def _record_provenance(run: Path, data: DataSet, described: dict[str, Any], *, resume: bool) -> None:
+    """Write what made the run; a resumed run keeps what it says and adds to it, if its images are still the same."""
+    path = run / rundir.PROVENANCE
+    fingerprints = {split: getattr(data, split).fingerprint() for split in ("train", "validation", "test")}
+    if not resume or not path.exists():
+        rundir.write_json(path, {**described, "data": fingerprints, "resumed": []})
+        return
+    before = json.loads(path.read_text())
+    if before["data"] != fingerprints:
+        raise InputError(
+            f"{run} was trained on other images than those found now", "Give the --data-dir that it was started with."
+        )
+    rundir.write_json(path, {**before, "resumed": [*before.get("resumed", []), described]})

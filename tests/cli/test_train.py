@@ -161,6 +161,24 @@ def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys:
     assert Path("run/last.pt").exists()
 
 
+def test_resuming_adds_to_the_provenance_and_refuses_other_images(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+    path = Path("run/provenance.json")
+    first = json.loads(path.read_text())
+    assert first["resumed"] == []
+    assert main(["resume", "run"]) == 0
+    again = json.loads(path.read_text())
+    assert again["command"] == first["command"]
+    assert [entry["versions"] for entry in again["resumed"]] == [first["versions"]]
+    path.write_text(json.dumps({**again, "data": {**again["data"], "train": "other"}}))
+    capsys.readouterr()
+    assert main(["resume", "run"]) == 4
+    assert said(capsys) == [
+        "error: run was trained on other images than those found now",
+        "mend:  Give the --data-dir that it was started with.",
+    ]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_at_the_end_of_a_step_and_resume_goes_on(number: signal.Signals, code: int) -> None:
     words = [sys.executable, "-m", "awpbench"]
