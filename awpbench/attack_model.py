@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from awpbench.models.layers import layout
+
 TOLERANCE = 1e-4  # on logits; folding is exact up to rounding
 
 
@@ -30,6 +32,7 @@ class AttackModel:
 
     def __init__(self, net: nn.Module) -> None:
         self._net = net
+        self._layout = layout(net)
         self._live = _alias(net)
         self._plain: nn.Module | None = copy.deepcopy(self._live)  # None once the folded copy has been compared with it
         self._fast, self._folds = _trace_and_fold(copy.deepcopy(self._live))
@@ -46,7 +49,7 @@ class AttackModel:
             self._compare(x)
         logits: Tensor
         if self._fast is not None:
-            logits = self._fast(_channels_last(x))
+            logits = self._fast(_laid_out(x, self._layout))
         else:
             assert self._plain is not None
             logits = self._plain(x)
@@ -78,7 +81,9 @@ class AttackModel:
         images = torch.rand((8, *x.shape[1:]), generator=draws, device="cpu").to(x)
         try:
             with torch.no_grad():
-                same = bool((self._fast(_channels_last(images)) - self._plain(images)).abs().max() <= TOLERANCE)
+                same = bool(
+                    (self._fast(_laid_out(images, self._layout)) - self._plain(images)).abs().max() <= TOLERANCE
+                )
         except RuntimeError:  # a net that takes views of its activations refuses channels_last
             same = False
         if same:
@@ -163,7 +168,7 @@ def _trace_and_fold(net: nn.Module) -> tuple[fx.GraphModule | None, list[_Fold]]
             folds.append((str(node.target), ""))
     traced.delete_all_unused_submodules()
     traced.recompile()
-    traced.to(memory_format=torch.channels_last)
+    traced.to(memory_format=layout(traced))
     return traced, [_standing_in(traced, norm, conv) for norm, conv in folds]
 
 
@@ -182,11 +187,11 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """Return x in channels_last; its gradient is handed back contiguous, since attacks take views of it."""
-    if x.ndim != 4 or x.is_contiguous(memory_format=torch.channels_last):
+def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """Return x in the layout; its gradient is handed back contiguous, since attacks take views of it."""
+    if x.ndim != 4 or x.is_contiguous(memory_format=layout):
         return x
-    inside = x.contiguous(memory_format=torch.channels_last)
+    inside = x.contiguous(memory_format=layout)
     if inside.requires_grad:
         inside.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
     return inside

@@ -79,6 +79,12 @@ def check_budget(norm: str, eps: float) -> None:
 Schedule = Literal["piecewise", "cosine", "cyclic"]
 
 
+def check_step(step_size: float) -> None:
+    """Raise UsageError for a step that moves nowhere or downhill."""
+    if not step_size > 0:
+        raise UsageError(f"--step-size is {step_size:g}, which is no step", "Give a number above 0, such as 2/255.")
+
+
 class TrainConfig(BaseModel):
     """Everything that decides what a training run computes; where it runs and writes is not part of it."""
 
@@ -116,6 +122,7 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _make_sense(self) -> TrainConfig:
         check_budget(self.norm, self.eps.value)
+        check_step(self.step_size.value)
         if self.awp and self.awp_gamma > 0 and self.awp_warmup >= self.epochs:
             raise UsageError(
                 f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",

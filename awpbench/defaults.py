@@ -171,4 +171,4 @@ def _validated(values: dict[str, Any]) -> TrainConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise UsageError(f"--{name} is {first['input']!r}: {first['msg'].lower()}", f"Give another --{name}.") from None
+        raise UsageError(f"--{name} is {first['input']!r}: {first['msg']}", f"Give another --{name}.") from None

@@ -132,10 +132,10 @@ def test_selection_on_test_sets_no_images_aside() -> None:
             "Give --validation-examples, or --select-on test.",
         ),
         ({"beta": 6.0}, "the defense at has no beta", "Leave --beta out, or choose --method trades or mart."),
-        ({"epochs": 0}, "--epochs is 0: input should be greater than or equal to 1", "Give another --epochs."),
+        ({"epochs": 0}, "--epochs is 0: Input should be greater than or equal to 1", "Give another --epochs."),
         (
             {"schedule": "cosin"},
-            "--schedule is 'cosin': input should be 'piecewise', 'cosine' or 'cyclic'",
+            "--schedule is 'cosin': Input should be 'piecewise', 'cosine' or 'cyclic'",
             "Give another --schedule.",
         ),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,15 @@ import typer
 
 from awpbench import models, rundir
 from awpbench.cli import common
-from awpbench.errors import InputError, RefusedError
+from awpbench.errors import InputError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from awpbench.config import TrainConfig
     from awpbench.data.images import DataSet
+
+RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
 
 
 def train(
@@ -82,8 +85,9 @@ def train(
         print_training_plan(resolved, sources, data, run, common.resolve_device(device), as_json=as_json)
         return
     _refuse_to_overwrite(run, force)
-    data = _load(resolved, data_dir, offline)
-    _train(resolved, data, run, common.resolve_device(device), resume=False, as_json=as_json)
+    data, on = _load(resolved, data_dir, offline), common.resolve_device(device)
+    _remove_old_run(run)
+    _train(resolved, data, run, on, resume=False, as_json=as_json)
 
 
 def resume(
@@ -100,7 +104,11 @@ def resume(
         raise InputError(f"there is no {rundir.LAST} in {run}", "Give the folder of a run that awpbench train started.")
     from awpbench.config import TrainConfig
 
-    config = TrainConfig.model_validate_json((run / rundir.CONFIG).read_text())
+    try:
+        config = TrainConfig.model_validate_json((run / rundir.CONFIG).read_text())
+    except (OSError, ValueError):
+        mend = "Restore it: last.pt holds the same values under config."
+        raise InputError(f"{run / rundir.CONFIG} is missing or damaged", mend) from None
     _train(config, _load(config, data_dir, offline), run, common.resolve_device(device), resume=True, as_json=as_json)
 
 
@@ -120,15 +128,21 @@ def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
 
 
 def _refuse_to_overwrite(run: Path, force: bool) -> None:
-    known = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
-    existing = [name for name in known if (run / name).exists()]
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file", "Name a folder with --out.")
+    existing = [name for name in RUN_FILES if (run / name).exists()]
     if existing and not force:
         raise RefusedError(
             f"{run} already holds a run ({', '.join(existing)})",
             f"Continue it with: awpbench resume {run}, or overwrite it with --force, or write elsewhere with --out.",
         )
-    for name in existing:
-        (run / name).unlink()
+
+
+def _remove_old_run(run: Path) -> None:
+    """Remove what another run left, its evaluations included: they belong to weights that are about to go."""
+    for name in (*RUN_FILES, rundir.LOG, f"{rundir.LAST}.sha256", f"{rundir.BEST}.sha256"):
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / rundir.EVAL, ignore_errors=True)
 
 
 def _train(config: TrainConfig, data: DataSet, run: Path, device: torch.device, *, resume: bool, as_json: bool) -> None:

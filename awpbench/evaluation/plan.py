@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps
-from awpbench.config import Norm, Ratio, check_budget
+from awpbench.config import Norm, Ratio, check_budget, check_step
 from awpbench.defaults import DATASETS
 from awpbench.errors import UsageError, lookup
 from awpbench.evaluation.suites import SUITES, USUAL_EXAMPLES
@@ -126,6 +126,7 @@ def resolve_evaluation(
     for key, default in (("kappa", 0.0), ("n_examples", None), ("limits", {}), ("seed", 0), ("batch_size", BATCH)):
         settle(key, default)
     _check_limits(values["limits"], values["attacks"])
+    check_step(Ratio.parse(values["step_size"]).value)
     return _validated(values), {key: sources[key] for key in EvalConfig.model_fields}
 
 
@@ -166,7 +167,7 @@ def _validated(values: dict[str, Any]) -> EvalConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{name} is {first['input']!r}: {first['msg'].lower()}", f"Give another --{name}.") from None
+        raise UsageError(f"--{name} is {first['input']!r}: {first['msg']}", f"Give another --{name}.") from None
 
 
 def definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:

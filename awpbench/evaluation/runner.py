@@ -197,7 +197,7 @@ class _Run:
             self._check(attack, block, x_adv, x)
             logits = self._verify(x_adv)
             spread = margin(logits, y).float()
-            broken = logits.isnan().any(1) | spread.isnan()
+            broken = ~logits.isfinite().all(1)
             arrays[f"{attack}.fooled"] = ((logits.argmax(1) != y) | broken).cpu().numpy()
             arrays[f"{attack}.margin"] = spread.masked_fill(broken, float("-inf")).cpu().numpy()
             arrays[f"{attack}.broken"] = broken.cpu().numpy()

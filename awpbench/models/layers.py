@@ -44,6 +44,15 @@ def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
 
 
+def layout(net: nn.Module) -> torch.memory_format:
+    """Return channels_last, the faster layout, unless a convolution has fewer than 8 output channels.
+
+    There torch's CPU kernels write past their buffers in channels_last (seen with torch 2.14.1: the process aborts).
+    """
+    narrow = any(isinstance(module, nn.Conv2d) and module.out_channels < 8 for module in net.modules())
+    return torch.contiguous_format if narrow else torch.channels_last
+
+
 class PreActivationBlock(nn.Module):
     """Two 3x3 convolutions, each behind batch norm and ReLU (He et al. 2016); a subclass names its shortcut."""
 

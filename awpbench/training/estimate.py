@@ -11,11 +11,10 @@ import torch
 
 from awpbench import defenses
 from awpbench.attack_model import AttackModel
+from awpbench.attacks.pgd import cross_entropy, input_gradient
 from awpbench.config import TrainConfig
 from awpbench.data.images import DataSet
-from awpbench.threat import ThreatModel
 from awpbench.training.loop import fresh, one_step
-from awpbench.training.measure import measure
 
 LONGEST = 20.0  # seconds that the two timed steps should take together, about
 
@@ -58,29 +57,22 @@ def estimate(config: TrainConfig, data: DataSet, device: torch.device) -> Estima
         batch_size = affordable
         timed = step(batch_size)
     step_seconds = (timed + step(batch_size)) / 2 * config.batch_size / batch_size
-    track_seconds = _track_seconds(config, data, state.model, device)
+    track_seconds = _track_seconds(config, data, state.model, device, batch_size)
     steps = math.ceil(len(images) / config.batch_size) * config.epochs
     total = steps * step_seconds + math.ceil(config.epochs / config.track_every) * track_seconds
     parameters = sum(p.numel() for p in state.model.parameters())
     return Estimate(step_seconds, track_seconds, total, batch_size, parameters)
 
 
-def _track_seconds(config: TrainConfig, data: DataSet, model: torch.nn.Module, device: torch.device) -> float:
-    n = 4
-    seconds = _timed(
-        lambda: measure(
-            model,
-            data.test.first(n),
-            threat=ThreatModel(config.norm, config.eps.value),
-            steps=1,
-            step_size=config.step_size.value,
-            seed=0,
-        ),
-        device,
-    )
+def _track_seconds(config: TrainConfig, data: DataSet, model: torch.nn.Module, device: torch.device, n: int) -> float:
+    """Scale one timed gradient of the folded net on `n` images up to the steps and images of a measurement."""
+    attacked = AttackModel(model)
+    x, y = data.test.batch(torch.arange(min(n, len(data.test)), device="cpu"), device)
+    input_gradient(attacked, x, y, cross_entropy)  # the first call also compares the folded net with the plain one
+    seconds = _timed(lambda: input_gradient(attacked, x, y, cross_entropy), device) / len(x)
     measured = min(config.track_examples or len(data.train), len(data.train)) + len(data.validation)
     measured += len(data.test) if config.select_on == "test" else 0
-    return seconds * config.track_steps * measured / n
+    return seconds * (config.track_steps + 1) * measured
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

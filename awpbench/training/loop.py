@@ -23,6 +23,7 @@ from awpbench.data.augment import crop_flip
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import DATASETS
 from awpbench.errors import CheckError, InputError, Interrupted
+from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
 from awpbench.training.measure import measure
@@ -138,7 +139,7 @@ def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
 
 
 def _state(model: nn.Module, config: TrainConfig, device: torch.device) -> State:
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device=device, memory_format=layout(model))  # type: ignore[call-overload]
     optimizer = SGD(
         model.parameters(),
         lr=config.lr,
@@ -171,7 +172,7 @@ def one_step(
         state.model,
         state.optimizer,
         defenses.get(config.defense),
-        x.contiguous(memory_format=torch.channels_last),
+        x.contiguous(memory_format=layout(state.model)),
         y,
         threat=ThreatModel(config.norm, config.eps.value),
         steps=config.steps,

@@ -166,7 +166,7 @@ def test_more_images_than_there_are_is_an_error() -> None:
         ),
         (
             {**THREAT, "n_examples": 0},
-            "--n-examples is 0: input should be greater than or equal to 1",
+            "--n-examples is 0: Input should be greater than or equal to 1",
             "Give another --n-examples.",
         ),
     ],

@@ -8,6 +8,7 @@ import torch
 
 from awpbench import models
 from awpbench.errors import UsageError
+from awpbench.models.layers import layout
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,13 @@ def test_the_seed_of_the_caller_decides_the_fresh_weights(name: str) -> None:
         states.append(models.build(name, classes=10, shape=(3, 32, 32), width=4).state_dict()["conv1.weight"])
     assert states[0].equal(states[1])
     assert not states[0].equal(states[2])
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_very_narrow_net_trains_without_crashing_the_process(width: int) -> None:
+    net = models.build("prn18", classes=10, shape=(1, 8, 8), width=width)
+    net = net.to(memory_format=layout(net))  # type: ignore[call-overload]
+    x = torch.rand(16, 1, 8, 8).contiguous(memory_format=layout(net))
+    for _ in range(3):
+        net(x).sum().backward()
+    assert layout(net) == (torch.contiguous_format if width < 8 else torch.channels_last)
