@@ -44,7 +44,7 @@ class AttackModel:
         return self._fast is not None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits `(N, classes)` of images `(N, C, H, W)`; the gradient has the memory layout of `x`."""
+        """Return the logits `(N, classes)` of images `(N, C, H, W)`; contiguous images get a contiguous gradient."""
         if self._fast is not None and self._plain is not None and not x.is_meta:
             self._compare(x)
         logits: Tensor

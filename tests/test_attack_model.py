@@ -15,7 +15,7 @@ from tests.rules import fill, images
 MEAN, STD = [0.49, 0.48, 0.44], [0.2, 0.25, 0.3]
 
 
-def trained(name: str = "prn18", width: int = 4) -> nn.Module:
+def trained(name: str = "prn18", width: int = 8) -> nn.Module:
     """A net in float64 whose batch norms are far from the identity."""
     net = models.build(name, classes=10, shape=(3, 32, 32), width=width, mean=MEAN, std=STD).double()
     net.load_state_dict(fill(net.state_dict()))
@@ -63,7 +63,7 @@ class Viewing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.bn, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4 * 32 * 32, 10)
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Linear(8 * 32 * 32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn(self.conv(x))
