@@ -4,11 +4,15 @@ Batch norm in eval mode is an affine map per channel. Where it follows a convolu
 is folded into it; elsewhere one fused multiply-add replaces it (on a CPU faster than the native batch norm). Weights
 and images are channels_last inside. The normalisation of the input is not folded: the first convolution pads with
 zeros after it, so the two do not commute at the border.
+
+In bf16 the folded copy computes all but its first convolution and its last linear layer in bfloat16: the first sees
+differences between images that bfloat16 cannot hold (TRADES' attack starts 0.001 away), the last decides.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from awpbench.config import Precision
+from awpbench.errors import UsageError
 from awpbench.models.layers import layout
 
 TOLERANCE = 1e-4  # on logits; folding is exact up to rounding
+BF16_TOLERANCE = 0.1  # on logits, relative to the largest; bfloat16 holds 8 bits
 
 
 class AttackModel:
@@ -27,15 +34,18 @@ class AttackModel:
 
     A net that torch.fx cannot trace, or whose logits folding would change by more than 1e-4 on random images (looked
     at in the first call), is copied as it is. After the net's weights changed, call `refresh`; after it moved to
-    another device or dtype, make a new AttackModel.
+    another device or dtype, make a new AttackModel. With precision `bf16-attack` the first call raises UsageError for
+    a net that cannot be folded and lowered to bfloat16.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, precision: Precision = "fp32") -> None:
         self._net = net
+        self._precision = precision
         self._layout = layout(net)
         self._live = _alias(net)
         self._plain: nn.Module | None = copy.deepcopy(self._live)  # None once the folded copy has been compared with it
         self._fast, self._folds = _trace_and_fold(copy.deepcopy(self._live))
+        self._settled = False
         self.refresh()
 
     @property
@@ -45,8 +55,8 @@ class AttackModel:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits `(N, classes)` of images `(N, C, H, W)`; contiguous images get a contiguous gradient."""
-        if self._fast is not None and self._plain is not None and not x.is_meta:
-            self._compare(x)
+        if not self._settled:
+            self._settle(x)
         logits: Tensor
         if self._fast is not None:
             logits = self._fast(_laid_out(x, self._layout))
@@ -73,23 +83,40 @@ class AttackModel:
         for fold in self._folds:
             fold.refresh(self._net)
 
-    def _compare(self, x: Tensor) -> None:
-        """Keep the faster of the two copies that gives the right logits."""
+    def _settle(self, x: Tensor) -> None:
+        """Keep the faster of the two copies that gives the right logits; in bf16 there is only one that will do."""
+        if self._precision == "bf16-attack":
+            self._lower()
+        change = math.inf if self._fast is None else 0.0 if x.is_meta else self._change(x)
+        if change <= (TOLERANCE if self._precision == "fp32" else BF16_TOLERANCE):
+            self._plain = None
+        elif self._precision == "fp32":
+            self._fast, self._folds = None, []
+        else:
+            raise UsageError("the logits in bf16 are not those of the net", "Attack it with --precision fp32.")
+        self._settled = True
+
+    def _change(self, x: Tensor) -> float:
+        """Return how far the fast copy's logits are from the plain one's on random images: in fp32 absolutely, in bf16
+        relative to the largest; infinity where it cannot run.
+        """
         assert self._fast is not None
         assert self._plain is not None
         draws = torch.Generator(device="cpu").manual_seed(0)
         images = torch.rand((8, *x.shape[1:]), generator=draws, device="cpu").to(x)
-        try:
-            with torch.no_grad():
-                same = bool(
-                    (self._fast(_laid_out(images, self._layout)) - self._plain(images)).abs().max() <= TOLERANCE
-                )
-        except RuntimeError:  # a net that takes views of its activations refuses channels_last
-            same = False
-        if same:
-            self._plain = None
-        else:
-            self._fast, self._folds = None, []
+        with torch.no_grad():
+            expected = self._plain(images)
+            try:
+                change = (self._fast(_laid_out(images, self._layout)) - expected).abs().max()
+            except RuntimeError:  # a net that takes views refuses channels_last, one that shares layers bf16
+                return math.inf
+        return float(change if self._precision == "fp32" else change / expected.abs().max())
+
+    def _lower(self) -> None:
+        if self._fast is None or not _lower_to_bf16(self._fast):
+            what = "bf16 needs a net that torch.fx can trace, with a convolution to start from"
+            raise UsageError(what, "Attack it with --precision fp32.")
+        self._folds = [_standing_in(self._fast, fold.norm, fold.conv) for fold in self._folds]
 
 
 @dataclass(frozen=True)
@@ -170,6 +197,45 @@ def _trace_and_fold(net: nn.Module) -> tuple[fx.GraphModule | None, list[_Fold]]
     traced.recompile()
     traced.to(memory_format=layout(traced))
     return traced, [_standing_in(traced, norm, conv) for norm, conv in folds]
+
+
+def _lower_to_bf16(traced: fx.GraphModule) -> bool:
+    """Let everything between the first convolution and the last linear layer compute in bfloat16, in place.
+
+    Returns False for a graph without convolution.
+    """
+    nodes, modules = list(traced.graph.nodes), dict(traced.named_modules())
+
+    def is_a(node: fx.Node, kind: type[nn.Module]) -> bool:
+        return node.op == "call_module" and isinstance(modules.get(str(node.target)), kind)
+
+    convolutions = [i for i, node in enumerate(nodes) if is_a(node, nn.Conv2d)]
+    if not convolutions:
+        return False
+    first = nodes[convolutions[0]]
+    last = next((node for node in reversed(nodes) if is_a(node, nn.Linear)), None)
+    for node in nodes[convolutions[0] + 1 :]:
+        if node.op == "call_module" and node is not last:
+            modules[str(node.target)].to(torch.bfloat16)
+        elif node.op == "get_attr":
+            owner, _, name = str(node.target).rpartition(".")
+            module = traced.get_submodule(owner)
+            setattr(module, name, _cast(getattr(module, name), torch.bfloat16))
+    with traced.graph.inserting_after(first):
+        lowered = traced.graph.call_method("to", (first, torch.bfloat16))
+    first.replace_all_uses_with(lowered, delete_user_cb=lambda user: user is not lowered)
+    for node in (last, nodes[-1]):
+        if node is not None:
+            (value,) = node.all_input_nodes
+            with traced.graph.inserting_before(node):
+                node.replace_input_with(value, traced.graph.call_method("float", (value,)))
+    traced.recompile()
+    return True
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = tensor.detach().to(dtype)
+    return nn.Parameter(cast, requires_grad=False) if isinstance(tensor, nn.Parameter) else cast
 
 
 def _is_plain(module: object, kind: type[nn.Module]) -> bool:

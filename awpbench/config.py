@@ -64,6 +64,7 @@ class Ratio:
 
 
 Norm = Literal["Linf", "L2"]
+Precision = Literal["fp32", "bf16-attack"]  # of attacks; every reported accuracy comes from the fp32 net
 
 
 def check_budget(norm: str, eps: float) -> None:
@@ -117,6 +118,7 @@ class TrainConfig(BaseModel):
     track_every: int = Field(default=1, ge=1)  # epochs between measurements of robustness
     track_examples: int | None = Field(default=1000, ge=1)  # training images measured; None: all
     track_steps: int = Field(default=20, ge=1)  # of the PGD that measures
+    precision: Precision = "fp32"  # of the attack in training; accuracies are measured in fp32
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -127,6 +129,11 @@ class TrainConfig(BaseModel):
             raise UsageError(
                 f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
                 "Give a smaller --awp-warmup or more --epochs.",
+            )
+        if self.precision != "fp32" and self.defense in ("standard", "at"):
+            raise UsageError(
+                f"--precision {self.precision} needs an attack in eval mode, and the one of {self.defense} is none",
+                "Leave --precision out, or choose --method trades or mart.",
             )
         if self.select_on == "validation" and self.validation_examples == 0:
             raise UsageError(

@@ -85,6 +85,7 @@ COMMON: dict[str, Any] = {
     "track_every": 1,
     "track_examples": 1000,
     "track_steps": 20,
+    "precision": "fp32",
     "seed": 0,
 }
 

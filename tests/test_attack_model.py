@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from awpbench import models
 from awpbench.attack_model import AttackModel
+from awpbench.errors import UsageError
 from tests.rules import fill, images
 
 MEAN, STD = [0.49, 0.48, 0.44], [0.2, 0.25, 0.3]
@@ -325,3 +326,61 @@ def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     AttackModel(net)(images(2))
     assert torch.get_rng_state().equal(before)
+
+
+def test_the_bf16_copy_answers_in_fp32_and_its_gradients_point_the_way_of_the_nets() -> None:
+    net, x = trained("prn18", width=16).float().eval(), images(8).float()
+    fast = AttackModel(net, "bf16-attack")
+    logits, expected = fast(x), net(x)
+    assert logits.dtype == torch.float32
+    assert 0 < (logits - expected).abs().max() <= 0.05 * expected.abs().max()
+    ours, theirs = gradient(fast, x).flatten(1), gradient(net, x).flatten(1)
+    assert F.cosine_similarity(ours, theirs).min() > 0.95  # 0.999 on a trained net
+    assert fast.verify(x).equal(net(x))
+
+
+def test_the_bf16_copy_keeps_its_first_convolution_and_last_layer_in_fp32() -> None:
+    fast, x = AttackModel(trained().float(), "bf16-attack"), images(2).float()
+    fast(x)
+    assert fast._fast is not None
+    kept = {name for name, tensor in fast._fast.named_parameters() if tensor.dtype == torch.float32}
+    assert kept == {"conv1.weight", "linear.weight", "linear.bias"}
+    assert all(tensor.dtype == torch.bfloat16 for name, tensor in fast._fast.named_buffers() if "normalize" not in name)
+
+
+def test_the_bf16_copy_follows_the_weights_on_refresh() -> None:
+    net, x = trained().float().eval(), images(4).float()
+    fast = AttackModel(net, "bf16-attack")
+    fast(x)
+    with torch.no_grad():
+        for tensor in (*net.parameters(), net.bn.running_mean):
+            tensor.mul_(1.2)
+    fast.refresh()
+    assert fast(x).equal(AttackModel(net, "bf16-attack")(x))
+
+
+def test_a_net_that_cannot_be_traced_is_refused_in_bf16() -> None:
+    with pytest.raises(UsageError) as caught:
+        AttackModel(Hidden(trained().float()), "bf16-attack")(images(2).float())
+    assert caught.value.what == "bf16 needs a net that torch.fx can trace, with a convolution to start from"
+    assert caught.value.mend == "Attack it with --precision fp32."
+
+
+def test_a_net_that_uses_one_convolution_first_and_later_is_refused_in_bf16() -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.conv(self.conv(x)).mean((2, 3)))
+
+    with pytest.raises(UsageError, match="the logits in bf16 are not those of the net"):
+        AttackModel(Again(), "bf16-attack")(torch.rand(2, 8, 4, 4))
+
+
+def test_the_bf16_copy_runs_on_the_meta_device() -> None:
+    fast = AttackModel(trained().float().to("meta"), "bf16-attack")
+    x = torch.zeros(2, 3, 32, 32, device="meta", requires_grad=True)
+    (grad,) = torch.autograd.grad(fast(x).sum(), x)
+    assert (grad.shape, grad.dtype) == (x.shape, torch.float32)

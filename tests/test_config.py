@@ -170,3 +170,10 @@ def test_no_default_is_nan() -> None:
     for defense in ("standard", "at", "trades", "mart"):
         values = resolve(defense=defense)[0].model_dump().values()
         assert not any(isinstance(value, float) and math.isnan(value) for value in values)
+
+
+def test_a_train_mode_attack_has_no_bf16_copy() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_training({"defense": "at", "precision": "bf16-attack"})
+    assert caught.value.what == "--precision bf16-attack needs an attack in eval mode, and the one of at is none"
+    assert caught.value.mend == "Leave --precision out, or choose --method trades or mart."

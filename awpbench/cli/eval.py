@@ -46,6 +46,9 @@ def eval_command(
     limit: Annotated[list[str] | None, typer.Option(help="ATTACK=N: images of one attack; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random draw, image by image.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, or bf16-attack: attacks but SPSA in bfloat16; fp32 predicts.")
+    ] = None,
     config: common.ConfigOption = None,
     arch: Annotated[str | None, typer.Option(help="Architecture of a foreign state dict.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of its first stage.")] = None,
@@ -85,6 +88,7 @@ def eval_command(
         "limits": read_limits(limit) if limit else None,
         "seed": seed,
         "batch_size": batch_size,
+        "precision": precision,
     }
     subject = _subject(ckpt, model, arch, width, dataset, preprocessing)
     settled, sources = resolve_evaluation(
@@ -214,5 +218,5 @@ def _show_plan(
         (job, max(config.examples(each, len(images)) for each in job.attacks))
         for job in jobs(config, DATASETS[config.dataset].classes)
     ]
-    timed = estimate(subject.net, images, device, config.batch_size)
+    timed = estimate(subject.net, images, device, config.batch_size, config.precision)
     show_plan({**settled, **places}, planned, timed, as_json=as_json)

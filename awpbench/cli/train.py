@@ -55,6 +55,9 @@ def train(
     track_every: Annotated[int | None, typer.Option(help="Epochs between measurements of robustness.")] = None,
     track_examples: Annotated[int | None, typer.Option(help="Training images whose robustness is measured.")] = None,
     track_steps: Annotated[int | None, typer.Option(help="Steps of the PGD that measures.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, or bf16-attack for the attack of TRADES and MART.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides weights, data order, augmentation and attack starts.")
     ] = None,

@@ -11,6 +11,7 @@ from torch import nn
 
 from awpbench.attack_model import AttackModel
 from awpbench.attacks.pgd import cross_entropy, input_gradient
+from awpbench.config import Precision
 from awpbench.data.images import ImageSet
 from awpbench.evaluation.jobs import Job
 
@@ -19,36 +20,46 @@ PROBE = 32  # images in a timed step
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds per image for a forward pass and for the backward pass after it."""
+    """Seconds per image for a forward pass and for the backward pass after it; `spsa` is a forward pass in fp32."""
 
     forward: float
     backward: float
+    spsa: float
 
     def seconds(self, job: Job, n: int) -> float:
         """Return what a job takes on n images, at most: as if no attack ever succeeded."""
-        return n * (job.forward * self.forward + job.backward * self.backward)
+        forward = self.spsa if job.name == "spsa" else self.forward
+        return n * (job.forward * forward + job.backward * self.backward)
 
 
-def estimate(net: nn.Module, images: ImageSet, device: torch.device, batch_size: int) -> Estimate:
+def estimate(
+    net: nn.Module, images: ImageSet, device: torch.device, batch_size: int, precision: Precision = "fp32"
+) -> Estimate:
     """Time one forward pass and one gradient of a few images, after a first one that also pays for start-up."""
-    attacked = AttackModel(net.to(device))
+    net = net.to(device)
+    attacked = AttackModel(net, precision)
     n = min(PROBE, batch_size, len(images))
     x, y = images.batch(torch.arange(n, device=images.images.device), device)
 
-    def forward() -> None:
+    def forward(model: AttackModel) -> float:
         with torch.no_grad():
-            attacked(x)
+            return _timed(lambda: model(x), device)
 
-    def gradient() -> None:
-        input_gradient(attacked, x, y, cross_entropy)
+    def gradient() -> float:
+        return _timed(lambda: input_gradient(attacked, x, y, cross_entropy), device)
 
     gradient()
-    one = _timed(forward, device)
-    both = _timed(gradient, device)
-    return Estimate(one / n, max(both - one, 0.0) / n)
+    one = forward(attacked)
+    both = gradient()
+    spsa = one
+    if precision != "fp32":
+        exact = AttackModel(net)
+        forward(exact)
+        spsa = forward(exact)
+    return Estimate(one / n, max(both - one, 0.0) / n, spsa / n)
 
 
-def _timed(work: Callable[[], None], device: torch.device) -> float:
+def _timed(work: Callable[[], object], device: torch.device) -> float:
     started = time.perf_counter()
     work()
     if device.type == "cuda":

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps
-from awpbench.config import Norm, Ratio, check_budget, check_step
+from awpbench.config import Norm, Precision, Ratio, check_budget, check_step
 from awpbench.defaults import DATASETS
 from awpbench.errors import UsageError, lookup
 from awpbench.evaluation.suites import SUITES, USUAL_EXAMPLES
@@ -58,6 +58,7 @@ class EvalConfig(BaseModel):
     limits: dict[str, int]  # images per attack; they win over n_examples
     seed: int = Field(ge=0)
     batch_size: int = Field(ge=1)
+    precision: Precision  # of the attacks; predictions are those of the fp32 net
 
     @property
     def suite_version(self) -> str | None:
@@ -125,6 +126,7 @@ def resolve_evaluation(
         raise UsageError(f"the dialect {dialect} has no step size in L2", "Give --step-size, or --dialect awp.")
     for key, default in (("kappa", 0.0), ("n_examples", None), ("limits", {}), ("seed", 0), ("batch_size", BATCH)):
         settle(key, default)
+    settle("precision", "fp32")
     _check_limits(values["limits"], values["attacks"])
     check_step(Ratio.parse(values["step_size"]).value)
     return _validated(values), {key: sources[key] for key in EvalConfig.model_fields}
@@ -171,7 +173,16 @@ def _validated(values: dict[str, Any]) -> EvalConfig:
 
 
 def definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:
-    """Return everything that decides what an attack does to an image, as plain values for result.json."""
+    """Return everything that decides what an attack does to an image, as plain values for result.json.
+
+    SPSA is computed in fp32 whatever the precision: its differences of 0.001 are below what bfloat16 can hold.
+    """
+    if config.precision != "fp32" and attack not in ("clean", "spsa"):
+        return {**_definition(config, attack, classes), "precision": config.precision}
+    return _definition(config, attack, classes)
+
+
+def _definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:
     step = {"step_size": config.step_size.text, "start": _start(config), "dialect": config.dialect, "scored": "last"}
     if attack == "clean":
         return {}

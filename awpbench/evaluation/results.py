@@ -100,6 +100,7 @@ def document(
         "seed": config.seed,
         "dialect": config.dialect,
         "batch_size": config.batch_size,
+        "precision": config.precision,
         "model": dict(model),
         "attacks": attacks,
         "audit": {"verdict": None, "findings": []},

@@ -156,7 +156,8 @@ class _Run:
         self.tables = {each: results.Table.empty(config.examples(each, len(images))) for each in config.attacks}
         self.totals = results.Totals()
         self._device = device
-        self._attacked = AttackModel(net)
+        self._attacked = AttackModel(net, config.precision)
+        self._attacked_fp32 = AttackModel(net) if config.precision != "fp32" else self._attacked
         self._progress, self._stop = progress, stop
         self._forward = self._backward = 0  # passes of this block, in images
         self._watch: Callable[[], None] = lambda: None
@@ -222,7 +223,10 @@ class _Run:
         elif name == "spsa":
             draws = ImageDraws(config.seed, "spsa", self._indices(block))
             settings = {"steps": SPSA_STEPS, "samples": SPSA_SAMPLES, "delta": SPSA_DELTA, "lr": SPSA_LR}
-            yield name, spsa(self._model, x, y, threat=threat, generator=draws, max_batch=config.batch_size, **settings)
+            yield (
+                name,
+                spsa(self._fp32_model, x, y, threat=threat, generator=draws, max_batch=config.batch_size, **settings),
+            )
         elif name == "autoattack":
             yield name, self._autoattack(str(job.part), x, y, warnings)
         else:
@@ -254,6 +258,10 @@ class _Run:
     def _model(self, x: Tensor) -> Tensor:
         self._count(len(x), backward=x.requires_grad and torch.is_grad_enabled())
         return self._attacked(x)
+
+    def _fp32_model(self, x: Tensor) -> Tensor:
+        self._count(len(x), backward=False)
+        return self._attacked_fp32(x)
 
     def _verify(self, x: Tensor) -> Tensor:
         self._count(len(x), backward=False)

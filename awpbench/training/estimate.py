@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from awpbench import defenses
 from awpbench.attack_model import AttackModel
 from awpbench.attacks.pgd import cross_entropy, input_gradient
 from awpbench.config import TrainConfig
 from awpbench.data.images import DataSet
-from awpbench.training.loop import fresh, one_step
+from awpbench.training.loop import eval_mode_copy, fresh, one_step
 
 LONGEST = 20.0  # seconds that the two timed steps should take together, about
 
@@ -38,7 +37,7 @@ def estimate(config: TrainConfig, data: DataSet, device: torch.device) -> Estima
     """
     state = fresh(config.model_copy(update={"awp_warmup": 0}), data, device)
     images = data.train.to(device)
-    attack_model = AttackModel(state.model) if defenses.get(config.defense).attack_mode == "eval" else None
+    attack_model = eval_mode_copy(state, config)
 
     def step(n: int) -> float:
         batch = torch.arange(min(n, len(images)), device="cpu")

@@ -92,7 +92,7 @@ def train(
     """
     state = _resumed(config, data, run, device) if resume else fresh(config, data, device)
     train_images = data.train.to(device)
-    attack_model = AttackModel(state.model) if defenses.get(config.defense).attack_mode == "eval" else None
+    attack_model = eval_mode_copy(state, config)
     if not resume:
         rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json"))
         _save_last(state, config, data, run)
@@ -123,6 +123,13 @@ def fresh(config: TrainConfig, data: DataSet, device: torch.device) -> State:
         torch.manual_seed(config.seed)
         model = _model_spec(config, data).build()
     return _state(model, config, device)
+
+
+def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
+    """Return the fast copy that a defense attacks in eval mode, None for an attack in train mode."""
+    if defenses.get(config.defense).attack_mode == "train":
+        return None
+    return AttackModel(state.model, config.precision)
 
 
 def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
@@ -269,7 +276,7 @@ def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path) -> N
 
 def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device) -> State:
     saved = checkpoints.load(run / rundir.LAST)
-    if saved.config != config.model_dump(mode="json"):
+    if saved.config is None or TrainConfig(**saved.config) != config:
         raise InputError(
             f"{run / rundir.LAST} was trained with another configuration than {run / rundir.CONFIG}",
             "Restore the run's config.json.",

@@ -46,7 +46,7 @@ def test_a_result_holds_what_the_architecture_document_lists(attack: Attack, tmp
     assert json.loads((tmp_path / "result" / "result.json").read_text()) == found
     assert list(found) == [
         "schema_version", "suite", "suite_version", "dataset", "norm", "eps", "n", "partial", "seed", "dialect",
-        "batch_size", "model", "attacks", "audit", "counts", "hashes",
+        "batch_size", "precision", "model", "attacks", "audit", "counts", "hashes",
     ]  # fmt: skip
     assert (found["n"], found["partial"], found["eps"]) == (16, True, "0.02")
     clean = found["attacks"]["clean"]
@@ -150,6 +150,20 @@ def test_what_happens_to_an_image_depends_neither_on_batch_size_nor_on_neighbour
     for name in ("pgd-4", "cw-inf", "spsa"):
         n = len(other[f"{name}.margin"])
         assert np.allclose(one[f"{name}.margin"][:n], other[f"{name}.margin"], atol=1e-4)
+
+
+def test_bf16_attacks_are_declared_with_every_number_but_those_of_spsa(
+    attack: Attack, tmp_path: Path, net: nn.Module, images: ImageSet
+) -> None:
+    attack(settle("pgd-4", "spsa", eps="0.05", limits={"spsa": 2}), "fp32")
+    found = attack(settle("pgd-4", "spsa", eps="0.05", limits={"spsa": 2}, precision="bf16-attack"), "bf16").document
+    assert found["precision"] == "bf16-attack"
+    assert found["attacks"]["pgd-4"]["definition"]["precision"] == "bf16-attack"
+    assert "precision" not in found["attacks"]["spsa"]["definition"]
+    assert "precision" not in found["attacks"]["clean"]["definition"]
+    one, other = evidence(tmp_path / "fp32"), evidence(tmp_path / "bf16")
+    assert one["spsa.margin"].tolist() == other["spsa.margin"].tolist()
+    assert one["pgd-4.margin"].tolist() != other["pgd-4.margin"].tolist()
 
 
 @pytest.mark.slow
