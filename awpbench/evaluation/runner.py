@@ -223,10 +223,8 @@ class _Run:
         elif name == "spsa":
             draws = ImageDraws(config.seed, "spsa", self._indices(block))
             settings = {"steps": SPSA_STEPS, "samples": SPSA_SAMPLES, "delta": SPSA_DELTA, "lr": SPSA_LR}
-            yield (
-                name,
-                spsa(self._fp32_model, x, y, threat=threat, generator=draws, max_batch=config.batch_size, **settings),
-            )
+            settings |= {"threat": threat, "max_batch": config.batch_size}
+            yield name, spsa(self._fp32_model, x, y, generator=draws, **settings)
         elif name == "autoattack":
             yield name, self._autoattack(str(job.part), x, y, warnings)
         else:
