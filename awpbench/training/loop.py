@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,10 @@ from awpbench.threat import ThreatModel
 from awpbench.training.measure import measure
 from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
+
+
+class HalfStep(Exception):
+    """A signal arrived within a step, whose work so far is dropped."""
 
 
 class Progress(Protocol):
@@ -86,8 +91,9 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train, and return the lines of metrics.jsonl.
 
-    `stop` is asked after every step and every measured batch; when it returns a signal's number, the state is saved
-    and Interrupted is raised. Raises CheckError when the loss is no longer finite: the weights of that step are not
+    `stop` is asked at every forward pass of the attack and of the ascent in the weights, after every step and after
+    every measured batch; when it returns a signal's number, the state after the last whole step is saved and
+    Interrupted is raised. Raises CheckError when the loss is no longer finite: the weights of that step are not
     used, and `last.pt` still holds the end of the epoch before.
     """
     state = _resumed(config, data, run, device) if resume else fresh(config, data, device)
@@ -104,10 +110,13 @@ def train(
         batches = torch.split(order, config.batch_size)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
-            outcome = one_step(state, config, train_images, batch, attack_model, steps_per_epoch=len(batches))
-            state.sums.add(outcome, len(batch))
-            state.step += 1
-            _report(progress, state, len(batches))
+            with suppress(HalfStep), whole_or_nothing(state.model, stop) as pulse:
+                outcome = one_step(
+                    state, config, train_images, batch, attack_model, steps_per_epoch=len(batches), pulse=pulse
+                )
+                state.sums.add(outcome, len(batch))
+                state.step += 1
+                _report(progress, state, len(batches))
             halt_if_asked()
         trained = time.perf_counter()
         measured = _track(state, config, data, halt_if_asked)
@@ -165,7 +174,9 @@ def one_step(
     attack_model: AttackModel | None,
     *,
     steps_per_epoch: int,
+    pulse: Callable[[], None] = lambda: None,
 ) -> StepOutcome:
+    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`."""
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
     if config.augmentation == "crop-flip":
@@ -189,7 +200,28 @@ def one_step(
         hyper={} if config.beta is None else {"beta": config.beta},
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
+        pulse=pulse,
     )
+
+
+@contextmanager
+def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterator[Callable[[], None]]:
+    """Yield a pulse that raises HalfStep once a signal came; the net's buffers are then those from before the step.
+
+    An attack in train mode moves batch-norm statistics; the weights have not changed while the pulse is asked.
+    """
+    before = [buffer.clone() for buffer in model.buffers()]
+
+    def pulse() -> None:
+        if stop() is not None:
+            raise HalfStep
+
+    try:
+        yield pulse
+    except HalfStep:
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
+        raise
 
 
 def _demand_finite(loss: Tensor, state: State, batch: Tensor) -> None:

@@ -54,19 +54,30 @@ def training_step(
     hyper: Mapping[str, float],
     attack_model: AttackModel | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
+    pulse: Callable[[], None] = lambda: None,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
     `x` is `(N, C, H, W)` in [0, 1]. A defense whose attack runs in eval mode attacks `attack_model`, a folded copy of
-    the net that is refreshed first, when one is given. `guard` sees the loss before the weights change and may raise.
-    Batch-norm running statistics see the attack's forwards (in train mode) and the update's, not the ascent's.
+    the net that is refreshed first, when one is given. `guard` sees the loss before the weights change and may raise;
+    `pulse` is called at every forward pass before that and may raise as well: then the weights are those from before
+    the step. Batch-norm running statistics see the attack's forwards (in train mode) and the update's, not the
+    ascent's.
     """
-    x_adv = _attack(
-        model, attack_model, defense, x, y, threat=threat, steps=steps, step_size=step_size, generator=generator
-    )
+
+    def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            pulse()
+            return target(x)
+
+        return forward
+
+    settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
+    with _target(model, attack_model, defense) as target:
+        x_adv = defense.attack(watched(target), x, y, **settings).detach()
     model.train()
     with perturbed(model, gamma) as perturbation:
-        perturbation.ascend(lambda: defense.loss(model, x, x_adv, y, **hyper))
+        perturbation.ascend(lambda: defense.loss(watched(model), x, x_adv, y, **hyper))
         listener = _Listener(model, x_adv)
         loss = defense.loss(listener, x, x_adv, y, **hyper)
         guard(loss.detach())
@@ -77,29 +88,18 @@ def training_step(
     return StepOutcome(loss.detach(), (listener.logits.argmax(1) == y).sum())
 
 
-def _attack(
-    model: nn.Module,
-    attack_model: AttackModel | None,
-    defense: Defense,
-    x: Tensor,
-    y: Tensor,
-    *,
-    threat: ThreatModel,
-    steps: int,
-    step_size: float,
-    generator: Draws,
-) -> Tensor:
-    def attack(target: Callable[[Tensor], Tensor]) -> Tensor:
-        return defense.attack(
-            target, x, y, threat=threat, steps=steps, step_size=step_size, generator=generator
-        ).detach()
-
+@contextmanager
+def _target(
+    model: nn.Module, attack_model: AttackModel | None, defense: Defense
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Hand out what the defense attacks: the folded copy where it has one, else the net itself, frozen."""
     if defense.attack_mode == "eval" and attack_model is not None:
         attack_model.refresh()
-        return attack(attack_model)
+        yield attack_model
+        return
     model.train(defense.attack_mode == "train")
     with frozen(model):
-        return attack(model)
+        yield model
 
 
 @contextmanager

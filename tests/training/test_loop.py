@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,31 @@ def run(cfg: TrainConfig, images: DataSet, folder: Path, **more: Any) -> list[di
     return loop.train(cfg, images, folder, device=CPU, progress=more.pop("progress", Silent()), **more)
 
 
+def after(watcher: Silent, steps: int, *, signal_number: int = 2, calls: int = 0) -> Callable[[], int | None]:
+    """A `stop` that answers once so many steps were reported and it was asked so many times more."""
+    asked = itertools.count()
+    return lambda: signal_number if len(watcher.steps) >= steps and next(asked) >= calls else None
+
+
+@pytest.mark.parametrize(
+    ("defense", "awp", "forwards"),
+    [("at", False, 1), ("at", False, 2), ("at", True, 3), ("trades", False, 3), ("trades", True, 4), ("mart", True, 4)],
+)  # AT attacks with two forwards, TRADES with three, MART with two; those after them belong to the ascent
+def test_a_signal_within_a_step_drops_what_that_step_did(
+    defense: str, awp: bool, forwards: int, digits: DataSet, tmp_path: Path
+) -> None:
+    cfg = config(defense=defense, awp=awp, awp_warmup=0 if awp else None, epochs=1)
+    run(cfg, digits, tmp_path / "whole")
+    watcher = Silent()
+    with pytest.raises(Interrupted) as stopped:  # asked once between the steps, then at each forward pass of the second
+        run(cfg, digits, tmp_path / "parts", progress=watcher, stop=after(watcher, 1, calls=forwards))
+    assert "in epoch 1 after step 1 of 3;" in stopped.value.what
+    run(cfg, digits, tmp_path / "parts", resume=True)
+    one, other = (checkpoints.load(tmp_path / part / "last.pt") for part in ("whole", "parts"))
+    assert all(torch.equal(tensor, other.state_dict[key]) for key, tensor in one.state_dict.items())
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("awp", [False, True])
 @pytest.mark.parametrize("defense", ["standard", "at", "trades", "mart"])
 def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
@@ -67,9 +94,9 @@ def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
 ) -> None:
     cfg = config(defense=defense, awp=awp, awp_warmup=1 if awp else None, steps=0 if defense == "standard" else 2)
     run(cfg, digits, tmp_path / "whole")
-    asked = iter([None] * 6 + [2])  # three steps and three measured batches, then the first step of the second epoch
+    watcher = Silent()
     with pytest.raises(Interrupted) as stopped:
-        run(cfg, digits, tmp_path / "parts", stop=lambda: next(asked))
+        run(cfg, digits, tmp_path / "parts", progress=watcher, stop=after(watcher, 4))
     assert stopped.value.exit_code == 130
     assert stopped.value.what == (
         f"stopped by SIGINT in epoch 2 after step 1 of 3; saved to {tmp_path / 'parts' / 'last.pt'}"
@@ -88,9 +115,10 @@ def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
 def test_a_signal_while_robustness_is_measured_loses_nothing(digits: DataSet, tmp_path: Path) -> None:
     cfg = config(defense="at", epochs=2)
     run(cfg, digits, tmp_path / "whole")
-    asked = iter([None] * 3 + [15])  # after the first measured batch of the first epoch
+    watcher = Silent()
+    stop = after(watcher, 3, signal_number=15, calls=1)  # after the first measured batch of the first epoch
     with pytest.raises(Interrupted) as stopped:
-        run(cfg, digits, tmp_path / "parts", stop=lambda: next(asked))
+        run(cfg, digits, tmp_path / "parts", progress=watcher, stop=stop)
     assert stopped.value.exit_code == 143
     assert "in epoch 1 after step 3 of 3" in stopped.value.what
     run(cfg, digits, tmp_path / "parts", resume=True)
