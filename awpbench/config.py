@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from awpbench.errors import UsageError
+from awpbench.errors import UsageError, hint
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,21 @@ Norm = Literal["Linf", "L2"]
 Precision = Literal["fp32", "bf16-attack"]  # of attacks; every reported accuracy comes from the fp32 net
 
 
-def check_budget(norm: str, eps: float) -> None:
-    """Raise UsageError for an unknown norm, a negative budget, or an L-inf budget above 1 (8/255, not 8)."""
+def check_budget(norm: str, eps: float, shape: tuple[int, ...] = ()) -> None:
+    """Raise UsageError for an unknown norm, a negative budget, or one that covers all images (8/255, not 8).
+
+    In L-inf that is a budget above 1, in L2 one above the square root of the number of pixels of images of the shape
+    `(C, H, W)`, where it is given.
+    """
     if norm not in get_args(Norm):
-        raise UsageError(f"there is no norm called {norm!r}", "Known: Linf, L2.")
+        raise UsageError(f"there is no norm called {norm!r}", hint(norm, get_args(Norm)))
     if not eps >= 0:
         raise UsageError(f"eps is {eps}, which is no radius", "Give a number >= 0, such as 8/255.")
     if norm == "Linf" and eps > 1:
         raise UsageError(f"eps is {eps:g}, but pixels are in [0, 1]", f"Write it as a fraction of 255: {eps:g}/255.")
+    if norm == "L2" and shape and eps > math.sqrt(math.prod(shape)):
+        what = f"eps is {eps:g}, but no two images are further than {math.sqrt(math.prod(shape)):.4g} apart"
+        raise UsageError(what, f"Write it as a fraction of 255: {eps:g}/255.")
 
 
 Schedule = Literal["piecewise", "cosine", "cyclic"]
@@ -84,6 +94,20 @@ def check_step(step_size: float) -> None:
     """Raise UsageError for a step that moves nowhere or downhill."""
     if not step_size > 0:
         raise UsageError(f"--step-size is {step_size:g}, which is no step", "Give a number above 0, such as 2/255.")
+
+
+def validated(model: type[M], values: Mapping[str, Any]) -> M:
+    """Make a configuration; the first value that does not fit is a UsageError that names its flag."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+    name = str(first["loc"][0])
+    flag, given = f"--{name.replace('_', '-')}", first["input"]
+    known = get_args(model.model_fields[name].annotation)
+    if first["type"] == "literal_error" and isinstance(given, str):
+        raise UsageError(f"there is no {flag} called {given!r}", hint(given, known))
+    raise UsageError(f"{flag} is {given!r}: {first['msg']}", f"Give another {flag}.")
 
 
 class TrainConfig(BaseModel):

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from awpbench.config import Ratio, TrainConfig
+from awpbench.config import Ratio, TrainConfig, check_budget, validated
 from awpbench.errors import InputError, UsageError, lookup
 
 
@@ -139,6 +137,7 @@ def resolve_training(
     for key, value in COMMON.items():
         settle(key, value)
     dataset, defense, norm = (found[key].value for key in ("dataset", "defense", "norm"))
+    check_budget(norm, 0.0)
     facts, method = lookup(DATASETS, "data set", dataset), lookup(DEFENSES, "defense", defense)
     of_data, of_defense = f"data set {dataset}", f"defense {defense}"
     eps = Ratio.parse(settle("eps", default_eps(dataset, norm), of_data))
@@ -162,14 +161,6 @@ def resolve_training(
     settle("awp_warmup", 0)
     if method.beta is None and found["beta"].value is not None:
         raise UsageError(f"the defense {defense} has no beta", "Leave --beta out, or choose --method trades or mart.")
-    config = _validated({key: resolved.value for key, resolved in found.items()})
+    config = validated(TrainConfig, {key: resolved.value for key, resolved in found.items()})
+    check_budget(norm, eps.value, facts.shape)
     return config, {key: found[key].source for key in TrainConfig.model_fields}
-
-
-def _validated(values: dict[str, Any]) -> TrainConfig:
-    try:
-        return TrainConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise UsageError(f"--{name} is {first['input']!r}: {first['msg']}", f"Give another --{name}.") from None

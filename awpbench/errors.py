@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -57,9 +57,16 @@ def lookup(table: Mapping[str, T], kind: str, name: str) -> T:
     """Return `table[name]`, or raise a UsageError that names the nearest entry and all of them."""
     if name in table:
         return table[name]
-    nearest = difflib.get_close_matches(name.lower(), list(table), n=1, cutoff=0.5)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    raise UsageError(f"there is no {kind} called {name!r}", f"{hint}Known: {', '.join(table)}.")
+    raise UsageError(f"there is no {kind} called {name!r}", hint(name, table))
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Say which of the known names is nearest, where one is, and all of them."""
+    names = list(known)
+    lowered = {each.lower(): each for each in reversed(names)}
+    nearest = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    told = f"Did you mean {lowered[nearest[0]]!r}? " if nearest else ""
+    return f"{told}Known: {', '.join(names)}."
 
 
 def load_object(spec: str) -> Any:

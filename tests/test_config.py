@@ -135,8 +135,15 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         ({"epochs": 0}, "--epochs is 0: Input should be greater than or equal to 1", "Give another --epochs."),
         (
             {"schedule": "cosin"},
-            "--schedule is 'cosin': Input should be 'piecewise', 'cosine' or 'cyclic'",
-            "Give another --schedule.",
+            "there is no --schedule called 'cosin'",
+            "Did you mean 'cosine'? Known: piecewise, cosine, cyclic.",
+        ),
+        ({"padding": 3}, "--padding is 3: Input should be 'reflect' or 'zero'", "Give another --padding."),
+        ({"norm": "linf"}, "there is no norm called 'linf'", "Did you mean 'Linf'? Known: Linf, L2."),
+        (
+            {"norm": "L2", "eps": "128"},
+            "eps is 128, but no two images are further than 55.43 apart",
+            "Write it as a fraction of 255: 128/255.",
         ),
     ],
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
-from awpbench.errors import UsageError
+from awpbench.errors import UsageError, hint
 
 ATTACKS = {
     "fgsm": "awpbench.attacks.fgsm:fgsm",
@@ -30,10 +29,9 @@ def canonical(name: str) -> str:
     if _PGD.fullmatch(name) or (name in ATTACKS and name != "pgd-N"):
         return name
     known = [attack for attack in ATTACKS if attack != "pgd-N"]
-    nearest = difflib.get_close_matches(name, [*known, "pgd-20", "pgd-100"], n=1, cutoff=0.5)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    told = hint(name, [*known, "pgd-20", "pgd-100"]).partition("Known:")[0]
     raise UsageError(
-        f"there is no attack called {name!r}", f"{hint}Known: {', '.join(known)}, and pgd-N for any N, such as pgd-20."
+        f"there is no attack called {name!r}", f"{told}Known: {', '.join(known)}, and pgd-N for any N, such as pgd-20."
     )
 
 

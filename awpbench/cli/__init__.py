@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ from awpbench.cli.leaderboard import app as leaderboard_app
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
-from awpbench.errors import AwpbenchError
+from awpbench.errors import AwpbenchError, UsageError
+
+MISUSE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError; typer may bring a click of its own
 
 app = typer.Typer(
     name="awpbench",
@@ -52,15 +54,24 @@ def _options(
     pass
 
 
+def _report_misuse(error: Any) -> int:
+    """Report what click says of the command line; where it showed the help instead, it says nothing."""
+    if message := error.format_message():
+        where = error.ctx.command_path if error.ctx else "awpbench"
+        common.report(UsageError(message, f"See: {where} --help"))
+    return UsageError.exit_code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        app(args=[word for word in words if word != "--debug"], prog_name="awpbench")
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
-    except KeyboardInterrupt:
+        code = app(args=[word for word in words if word != "--debug"], prog_name="awpbench", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except MISUSE as error:
+        return _report_misuse(error)
+    except (KeyboardInterrupt, typer.Abort):
         common.note("stopped")
         return 130
     except AwpbenchError as error:
@@ -77,4 +88,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{type(error).__name__}: {error}"
         common.report(AwpbenchError(what, "This is a bug in awpbench, or in a model given to it; --debug shows where."))
         return 1
-    return 0

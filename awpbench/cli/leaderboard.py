@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from awpbench.cli import common
-from awpbench.errors import UsageError
+from awpbench.errors import UsageError, lookup
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -25,14 +25,16 @@ FileOption = Annotated[
         "--file", help="The leaderboard; else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json upwards."
     ),
 ]
-Format = Literal["rich", "md", "json", "csv"]
+FORMATS = {"rich": "on a terminal", "md": "Markdown", "json": "the file's own form", "csv": "one line per row"}
 
 
 @app.callback(invoke_without_command=True)
 def leaderboard(
     context: typer.Context,
     *,
-    format: Annotated[Format | None, typer.Option(help="If left out: rich on a terminal, md elsewhere.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="rich, md, json or csv; if left out: rich on a terminal, md elsewhere.")
+    ] = None,
     file: FileOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -45,6 +47,7 @@ def leaderboard(
     if as_json and format not in (None, "json"):
         raise UsageError(f"--json and --format {format} exclude each other", "Leave one of them out.")
     chosen = "json" if as_json else format or ("rich" if sys.stdout.isatty() else "md")
+    lookup(FORMATS, "format", chosen)
     board = _read(file)
     if chosen == "rich":
         _draw(board)

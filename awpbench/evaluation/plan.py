@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps
-from awpbench.config import Norm, Precision, Ratio, check_budget, check_step
+from awpbench.config import Norm, Precision, Ratio, check_budget, check_step, validated
 from awpbench.defaults import DATASETS
 from awpbench.errors import UsageError, lookup
 from awpbench.evaluation.suites import SUITES, USUAL_EXAMPLES
@@ -114,9 +114,9 @@ def resolve_evaluation(
         what = f"nothing names the data and the threat to evaluate on: {', '.join(missing)} missing"
         raise UsageError(what, "Add them, for example: --dataset cifar10 --norm Linf --eps 8/255.")
     _settle_attacks(values, sources)
-    lookup(DATASETS, "data set", values["dataset"])
+    facts = lookup(DATASETS, "data set", values["dataset"])
     eps = Ratio.parse(values["eps"])
-    check_budget(values["norm"], eps.value)
+    check_budget(values["norm"], eps.value, facts.shape)
     name = settle("dialect", "awp")
     values["dialect"] = dialect = DIALECT_ALIASES.get(name, name)
     ratio = lookup(DIALECTS, "dialect", dialect).linf if values["norm"] == "Linf" else DIALECTS[dialect].l2
@@ -129,7 +129,7 @@ def resolve_evaluation(
     settle("precision", "fp32")
     _check_limits(values["limits"], values["attacks"])
     check_step(Ratio.parse(values["step_size"]).value)
-    return _validated(values), {key: sources[key] for key in EvalConfig.model_fields}
+    return validated(EvalConfig, values), {key: sources[key] for key in EvalConfig.model_fields}
 
 
 def _settle_attacks(values: dict[str, Any], sources: dict[str, str]) -> None:
@@ -161,15 +161,6 @@ def _check_limits(limits: Any, attacks: tuple[str, ...]) -> None:
     for attack in limits:
         if attack not in attacks:
             raise UsageError(f"--limit names {attack}, which does not run", f"These run: {', '.join(attacks)}.")
-
-
-def _validated(values: dict[str, Any]) -> EvalConfig:
-    try:
-        return EvalConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{name} is {first['input']!r}: {first['msg']}", f"Give another --{name}.") from None
 
 
 def definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -21,7 +21,6 @@ from awpbench.leaderboard.attacks import COLUMNS, Attack, place, strongest
 from awpbench.leaderboard.row import Board, Details
 from awpbench.leaderboard.store import canonical
 
-Format = Literal["md", "json", "csv"]
 LEGEND = "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Ranks hold within a table only."
 BEFORE, AFTER = ("rank", "model", "defense", "AWP", "architecture"), ("selection",)
 UNKNOWN = "?"
@@ -69,8 +68,8 @@ def tables(board: Board) -> list[Table]:
     return [_table(group, rows) for group, rows in _groups(board)] or [empty]
 
 
-def render(board: Board, format: Format) -> str:
-    """Write the leaderboard as text that ends with a newline. JSON is the file's own form."""
+def render(board: Board, format: str) -> str:
+    """Write the leaderboard as `md`, `json` or `csv`, text that ends with a newline. JSON is the file's own form."""
     if format == "json":
         return canonical(board).decode()
     return _csv(board) if format == "csv" else _markdown(board)

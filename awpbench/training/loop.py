@@ -32,6 +32,9 @@ from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
 
 
+LAST_GOOD = "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+
+
 class HalfStep(Exception):
     """A signal arrived within a step, whose work so far is dropped."""
 
@@ -227,10 +230,7 @@ def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterat
 def _demand_finite(loss: Tensor, state: State, batch: Tensor) -> None:
     if not bool(torch.isfinite(loss)):
         where = f"epoch {state.epoch + 1}, step {state.step + 1} (images {batch[:3].tolist()}...)"
-        raise CheckError(
-            f"the loss is {float(loss)} in {where}",
-            "Lower --lr or --awp-gamma; last.pt still holds the state before this epoch.",
-        )
+        raise CheckError(f"the loss is {float(loss)} in {where}", LAST_GOOD)
 
 
 def _halt_if_asked(
@@ -286,6 +286,9 @@ def _finish_epoch(state: State, measured: dict[str, Any], config: TrainConfig, d
 
 
 def _payload(state: State, config: TrainConfig, data: DataSet) -> dict[str, Any]:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in state.model.parameters()):
+        where = f"epoch {state.epoch}" + (f" and {state.step} steps" if state.step else "")
+        raise CheckError(f"the weights are no longer finite after {where}", LAST_GOOD)
     return {
         "state_dict": {key: value.detach().cpu().contiguous() for key, value in state.model.state_dict().items()},
         "model": asdict(_model_spec(config, data)),

@@ -138,7 +138,7 @@ def test_more_images_than_there_are_is_an_error() -> None:
             "Add them, for example: --dataset cifar10 --norm Linf --eps 8/255.",
         ),
         ({**THREAT, "eps": "8"}, "eps is 8, but pixels are in [0, 1]", "Write it as a fraction of 255: 8/255."),
-        ({**THREAT, "norm": "L1"}, "there is no norm called 'L1'", "Known: Linf, L2."),
+        ({**THREAT, "norm": "L1"}, "there is no norm called 'L1'", "Did you mean 'L2'? Known: Linf, L2."),
         (
             {**THREAT, "suite": "fulll"},
             "there is no suite called 'fulll'",

@@ -200,10 +200,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(d
         run(cfg, digits, tmp_path)
     assert stopped.value.exit_code == 5
     assert "the loss is nan in epoch 1, step" in stopped.value.what
-    assert stopped.value.mend == "Lower --lr or --awp-gamma; last.pt still holds the state before this epoch."
+    assert stopped.value.mend == "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
     saved = checkpoints.load(tmp_path / rundir.LAST)
     assert saved.epoch == 0
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.state_dict.values())
+
+
+def test_weights_that_are_not_finite_after_the_last_step_of_an_epoch_are_not_saved(
+    digits: DataSet, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckError) as stopped:  # one step an epoch: its loss is finite, its update is not
+        run(config(defense="at", lr=1e38, epochs=1, batch_size=300, momentum=0.0, weight_decay=1e4), digits, tmp_path)
+    assert stopped.value.what == "the weights are no longer finite after epoch 1"
+    saved = checkpoints.load(tmp_path / rundir.LAST)
+    assert saved.epoch == 0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.state_dict.values())
+    assert not (tmp_path / rundir.BEST).exists()
 
 
 def test_resuming_with_another_configuration_is_refused(digits: DataSet, tmp_path: Path) -> None:
