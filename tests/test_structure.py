@@ -19,7 +19,7 @@ PACKAGE = ROOT / "awpbench"
 LAYERS = (
     ("errors",),
     ("config", "provenance"),
-    ("randomness", "rundir", "defaults"),
+    ("randomness", "rundir", "defaults", "robustbench_compat"),
     ("models", "threat"),
     ("foreign", "attacks", "data"),
     ("defenses", "weight_perturbation", "checkpoints", "attack_model"),
@@ -29,7 +29,7 @@ LAYERS = (
 LAYER_OF = {unit: height for height, units in enumerate(LAYERS) for unit in units}
 EVERYWHERE = {"awpbench", "awpbench.__main__"}  # the version, and the entry point above all layers
 
-TORCH_FREE = ("config", "defaults", "errors", "provenance", "rundir")
+TORCH_FREE = ("config", "defaults", "errors", "provenance", "robustbench_compat", "rundir")
 TORCH_FREE_PACKAGES = ("leaderboard",)  # with all their modules; of the other packages, `__init__` alone
 
 # Every function of torch that makes a tensor out of no tensor and takes `device=`.

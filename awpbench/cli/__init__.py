@@ -11,6 +11,7 @@ import typer
 
 import awpbench
 from awpbench.cli import common
+from awpbench.cli.compare import compare_command
 from awpbench.cli.data import app as data_app
 from awpbench.cli.eval import eval_command
 from awpbench.cli.leaderboard import app as leaderboard_app
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("resume")(resume)
 app.command("eval")(eval_command)
+app.command("compare")(compare_command)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")

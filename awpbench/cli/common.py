@@ -10,12 +10,14 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, ProgressColumn
+from tabulate import tabulate
 
 from awpbench.errors import AwpbenchError, UsageError
 
@@ -33,6 +35,8 @@ ConfigOption = Annotated[str | None, typer.Option("--config", help="TOML file of
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print every value with its source, the plan and the time.")
 ]
+
+Settled = dict[str, tuple[Any, str]]  # values by the name of their flag, each with its source
 
 PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
@@ -84,6 +88,37 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def source(flag: str | None, variable: str = "") -> str:
+    """Say where the value of a flag that has a default came from: the flag, an environment variable, or the default."""
+    return "flag" if flag else f"environment {variable}" if os.environ.get(variable) else "default"
+
+
+def places(*, out: Path, out_flag: str | None, device: str, device_flag: str, data_dir: str | None) -> Settled:
+    """Return where a command runs, reads and writes, each with its source."""
+    from awpbench.data.sources import VARIABLE, data_folder
+
+    folder = data_folder(Path(data_dir) if data_dir else None)
+    return {
+        "out": (str(out), source(out_flag)),
+        "device": (device, "default" if device_flag == "auto" else "flag"),
+        "data_dir": (str(folder), source(data_dir, VARIABLE)),
+    }
+
+
+def print_settled(settled: Settled) -> None:
+    """Print every value with its source."""
+    rows = [(f"--{key.replace('_', '-')}", _shown(value), source) for key, (value, source) in settled.items()]
+    print_text(tabulate(rows, headers=("value", "is", "from"), disable_numparse=True))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={number}" for key, number in value.items()) or "-"
+    return "-" if value is None else str(value)
+
+
 class Stop:
     """Remembers that a SIGINT or SIGTERM asked the work to stop; a second Ctrl-C stops at once."""
 
@@ -97,7 +132,7 @@ class Stop:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        os.write(2, b"\nstopping at the end of this step; press Ctrl-C again to stop at once\n")
+        os.write(2, b"\nstopping and saving; press Ctrl-C again to stop at once\n")
 
 
 @contextmanager

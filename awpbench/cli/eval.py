@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -98,7 +97,10 @@ def eval_command(
     where = Path(out) if out else subject.default_out(settled)
     on = common.resolve_device(device)
     if dry_run:
-        places = _places(where, bool(out), str(on), device, data_dir, file)
+        from awpbench.leaderboard import store
+
+        places = common.places(out=where, out_flag=out, device=str(on), device_flag=device, data_dir=data_dir)
+        places["file"] = (str(store.find(file)), common.source(file, store.VARIABLE))
         _show_plan(settled, sources, subject, images, on, places, as_json)
         return
     finished = _run(settled, subject, images, where, on, force)
@@ -178,32 +180,13 @@ def _report(finished: Finished, out: Path, as_json: bool) -> None:
         common.note(f"finished: {out}")
 
 
-def _places(
-    out: Path, out_given: bool, device: str, device_flag: str, data_dir: str | None, file: str | None
-) -> dict[str, tuple[Any, str]]:
-    """Return where an evaluation runs, reads and writes, each with its source."""
-    from awpbench.data.sources import data_folder
-    from awpbench.leaderboard import store
-
-    def source(flag: str | None, variable: str) -> str:
-        return "flag" if flag else f"environment {variable}" if os.environ.get(variable) else "default"
-
-    folder = data_folder(Path(data_dir) if data_dir else None)
-    return {
-        "out": (str(out), "flag" if out_given else "default"),
-        "device": (device, "default" if device_flag == "auto" else "flag"),
-        "data_dir": (str(folder), source(data_dir, "AWPBENCH_DATA")),
-        "file": (str(store.find(file)), source(file, store.VARIABLE)),
-    }
-
-
 def _show_plan(
     config: EvalConfig,
     sources: dict[str, str],
     subject: Subject,
     images: ImageSet,
     device: torch.device,
-    places: dict[str, tuple[Any, str]],
+    places: common.Settled,
     as_json: bool,
 ) -> None:
     from awpbench.cli.evaluation import show_plan

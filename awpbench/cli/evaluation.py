@@ -46,7 +46,9 @@ class EvaluationProgress(common.LiveBars):
 
 
 def show_results(document: dict[str, Any]) -> None:
-    """Print the table of accuracies, each with n and its 95 % interval."""
+    """Print the table of accuracies, each with n and its 95 % interval, and how each attack is defined."""
+    from awpbench.leaderboard.attacks import told
+
     rows = []
     for attack, found in document["attacks"].items():
         rows.append(_row(attack, found))
@@ -61,6 +63,10 @@ def show_results(document: dict[str, Any]) -> None:
         f"dialect {document['dialect']}{part}"
     )
     common.print_text(tabulate(rows, headers=("attack", "accuracy", "95 % interval", "n"), disable_numparse=True))
+    common.print_text("")
+    for attack, found in document["attacks"].items():
+        if found["definition"]:
+            common.print_text(f"{attack}: {told(found['definition'])}")
 
 
 def _row(name: str, score: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -69,9 +75,7 @@ def _row(name: str, score: dict[str, Any]) -> tuple[str, str, str, str]:
     return name, percent, f"{100 * low:.2f} - {100 * high:.2f} %", str(score["n"])
 
 
-def show_plan(
-    values: dict[str, tuple[Any, str]], jobs: list[tuple[Job, int]], timed: Estimate, *, as_json: bool
-) -> None:
+def show_plan(values: common.Settled, jobs: list[tuple[Job, int]], timed: Estimate, *, as_json: bool) -> None:
     """Print every value with its source, the plan, and about how long it would take here."""
     plan: list[dict[str, Any]] = [
         {
@@ -88,8 +92,7 @@ def show_plan(
         resolved = {key: {"value": value, "source": source} for key, (value, source) in values.items()}
         common.print_json({"config": resolved, "plan": plan, "estimated_seconds": round(total, 1)})
         return
-    rows = [(f"--{key.replace('_', '-')}", _shown(value), source) for key, (value, source) in values.items()]
-    common.print_text(tabulate(rows, headers=("value", "is", "from"), disable_numparse=True))
+    common.print_settled(values)
     common.print_text("")
     lines = [(*list(line.values())[:4], common.duration(line["seconds"])) for line in plan]
     heads = ("attack", "images", "forward passes", "backward passes", "time")
@@ -99,11 +102,3 @@ def show_plan(
         f"estimated time: at most {common.duration(total)}, from two timed steps on this device; SPSA and AutoAttack "
         "count as if every image stood to the end"
     )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={number}" for key, number in value.items()) or "-"
-    return "-" if value is None else str(value)

@@ -96,10 +96,10 @@ def _draw(board: Board) -> None:
     for table in tables(board):
         console.print()
         console.print(Text(table.title, style="bold"))
-        if table.note:
-            console.print(Text(table.note, style="dim"))
         for drawn in _fitting(table, console.width):
             console.print(drawn)
+        for note in table.notes:
+            console.print(Text(note, style="dim"))
 
 
 def _fitting(table: Table, width: int) -> list[RichTable]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
@@ -18,17 +17,24 @@ if TYPE_CHECKING:
 
 
 def print_training_plan(
-    config: TrainConfig, sources: dict[str, str], data: DataSet, run: Path, device: torch.device, *, as_json: bool
+    config: TrainConfig,
+    sources: dict[str, str],
+    data: DataSet,
+    places: common.Settled,
+    device: torch.device,
+    *,
+    as_json: bool,
 ) -> None:
-    """Print what a run would do and about how long it would take here; train nothing."""
+    """Print what a run would do and about how long it would take here; train nothing.
+
+    `sources` says where each value of the configuration came from, `places` where it would run, read and write.
+    """
     from awpbench.training.estimate import estimate
 
     values = config.model_dump(mode="json")
     steps = math.ceil(len(data.train) / config.batch_size)
     timed = estimate(config, data, device)
     plan: dict[str, Any] = {
-        "run folder": str(run),
-        "device": str(device),
         "training images": len(data.train),
         "validation images": len(data.validation),
         "test images": len(data.test),
@@ -38,14 +44,11 @@ def print_training_plan(
         "time per measurement of robustness": common.duration(timed.track_seconds),
         "estimated time": common.duration(timed.total_seconds),
     }
+    settled = {**{key: (values[key], source) for key, source in sources.items()}, **places}
     if as_json:
-        resolved = {key: {"value": values[key], "source": source} for key, source in sources.items()}
+        resolved = {key: {"value": value, "source": source} for key, (value, source) in settled.items()}
         common.print_json({"config": resolved, "plan": plan, "estimated_seconds": timed.total_seconds})
         return
-    rows = [
-        (f"--{key.replace('_', '-')}", "-" if values[key] is None else values[key], source)
-        for key, source in sources.items()
-    ]
-    common.print_text(tabulate(rows, headers=("value", "is", "from"), disable_numparse=True))
+    common.print_settled(settled)
     common.print_text("")
     common.print_text(tabulate(list(plan.items()), tablefmt="plain", disable_numparse=True))

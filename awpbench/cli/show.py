@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from tabulate import tabulate
 
-from awpbench import attacks, data, defenses, models, provenance
+from awpbench import attacks, data, defenses, models, provenance, robustbench_compat
 from awpbench.cli import common
-from awpbench.errors import lookup
+from awpbench.errors import InputError, lookup
 from awpbench.evaluation.suites import SUITES
 
 
@@ -85,6 +85,12 @@ def doctor(as_json: common.JsonOption = False) -> None:
     }
     missing = [name for name in ("pyautoattack", "torchvision", "sklearn") if not _importable(name)]
     facts["missing packages"] = missing
+    try:
+        robustbench_compat.load()
+        facts["RobustBench"] = "can be imported"
+    except InputError as error:
+        facts["RobustBench"] = error.what
+        missing.append("robustbench")
     if as_json:
         common.print_json(facts)
     else:

@@ -85,7 +85,9 @@ def train(
         from awpbench.cli.plan import print_training_plan
 
         data = _load(resolved, data_dir, offline)
-        print_training_plan(resolved, sources, data, run, common.resolve_device(device), as_json=as_json)
+        on = common.resolve_device(device)
+        places = common.places(out=run, out_flag=out, device=str(on), device_flag=device, data_dir=data_dir)
+        print_training_plan(resolved, sources, data, places, on, as_json=as_json)
         return
     _refuse_to_overwrite(run, force)
     data, on = _load(resolved, data_dir, offline), common.resolve_device(device)

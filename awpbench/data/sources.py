@@ -18,6 +18,7 @@ from awpbench.defaults import DATASETS as FACTS
 from awpbench.errors import InputError
 
 Split = Literal["train", "test"]
+VARIABLE = "AWPBENCH_DATA"  # names the data folder
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def data_folder(data_dir: Path | None) -> Path:
     """Return `data_dir`, else the folder that AWPBENCH_DATA names, else `awpbench/data` in the user's cache folder."""
     if data_dir is not None:
         return data_dir.expanduser()
-    if named := os.environ.get("AWPBENCH_DATA"):
+    if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "awpbench" / "data"

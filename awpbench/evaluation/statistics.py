@@ -23,3 +23,13 @@ def mcnemar(b: int, c: int) -> float:
         tail += ways
         ways = ways * (n - k) // (k + 1)
     return min(1.0, float(2 * tail / 2**n))
+
+
+def paired_difference(b: int, c: int, n: int) -> tuple[float, float]:
+    """Return a 95 % interval of a difference of two accuracies on the same n images (Bonett and Price 2012).
+
+    b and c count the images that only the one or only the other of two nets got right; the difference is (b - c) / n.
+    """
+    one, other = (b + 1) / (n + 2), (c + 1) / (n + 2)
+    half = Z95 * math.sqrt((one + other - (one - other) ** 2) / (n + 2))
+    return max(-1.0, one - other - half), min(1.0, one - other + half)

@@ -40,6 +40,7 @@ class Attack(BaseModel):
     correct: int = Field(ge=0)
     accuracy: Fraction
     interval: tuple[Fraction, Fraction]
+    nan_logits: int = Field(ge=0, description="images whose logits held NaN; they count as misclassified")
     definition: Json
     complete: bool = Field(description="false where AutoAttack did not run all of its parts on all n images")
     parts: Json
@@ -60,6 +61,12 @@ class Attack(BaseModel):
     def percent(self) -> str:
         """The accuracy as RobustBench writes it: percent with two decimals, no sign."""
         return f"{100 * self.correct / self.n:.2f}"
+
+
+def told(definition: Mapping[str, Any]) -> str:
+    """Write a definition on one line: `loss margin, steps 100, step_size 2/255`."""
+    values = ((key, " + ".join(map(str, v)) if isinstance(v, list) else v) for key, v in definition.items())
+    return ", ".join(f"{key} {value}" for key, value in values)
 
 
 def strongest(attacks: Mapping[str, Attack]) -> str:

@@ -13,11 +13,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tabulate import tabulate
 
-from awpbench.leaderboard.attacks import COLUMNS, Attack, place, strongest
+from awpbench.leaderboard.attacks import COLUMNS, Attack, place, strongest, told
 from awpbench.leaderboard.row import Board, Details
 from awpbench.leaderboard.store import canonical
 
@@ -28,7 +28,9 @@ _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
 
 
 class Group(NamedTuple):
-    """What rows share to be ranked together: images, threat, suite, and the attack that ranks, its definition and n."""
+    """What rows share to be ranked together: images, threat, suite, the definitions of all attacks, and the n of the
+    attack that ranks.
+    """
 
     dataset: str
     norm: str
@@ -39,17 +41,17 @@ class Group(NamedTuple):
     series: str
     dialect: str
     ranked_by: str
-    definition: str
+    definitions: str
     n: int
 
     @classmethod
     def of(cls, row: Details) -> Group:
         """Return the group of a row."""
         name = strongest(row.attacks)
-        definition = json.dumps(row.attacks[name].definition, sort_keys=True)
+        definitions = json.dumps({each: attack.definition for each, attack in row.attacks.items()})
         data, indices = str(row.hashes["data"]), str(row.hashes["indices"])
         threat = (row.dataset, row.norm, row.eps, data, indices)
-        return cls(*threat, row.suite, row.suite_series, row.dialect, name, definition, row.attacks[name].n)
+        return cls(*threat, row.suite, row.suite_series, row.dialect, name, definitions, row.attacks[name].n)
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,14 @@ class Table:
     """One group of comparable rows, best first; all text is plain, without control characters."""
 
     title: str
-    note: str  # the definition of the attack that ranks
+    notes: tuple[str, ...]  # how each attack is defined
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def tables(board: Board) -> list[Table]:
     """Return one table per group of comparable rows, or an empty one."""
-    empty = Table("no results yet", "", (*BEFORE, *AFTER), ())
+    empty = Table("no results yet", (), (*BEFORE, *AFTER), ())
     return [_table(group, rows) for group, rows in _groups(board)] or [empty]
 
 
@@ -105,7 +107,7 @@ def _table(group: Group, rows: list[Details]) -> Table:
     ]
     return Table(
         plain(_title(group, partial=any(row.partial for row in rows))),
-        plain(_note(group)),
+        tuple(map(plain, _notes(group))),
         (*BEFORE, *attacks, *AFTER),
         tuple(tuple(plain(cell) for cell in line) for line in cells),
     )
@@ -123,14 +125,9 @@ def _title(group: Group, *, partial: bool) -> str:
     return f"{threat}, {suite}; ranked by {group.ranked_by} on {images}"
 
 
-def _note(group: Group) -> str:
-    definition = json.loads(group.definition).items()
-    told = ", ".join(f"{key} {_plain(value)}" for key, value in definition)
-    return f"{group.ranked_by}: {told}" if told else ""
-
-
-def _plain(value: Any) -> str:
-    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _notes(group: Group) -> list[str]:
+    """Say how each attack is defined: step, start and all the rest."""
+    return [f"{name}: {told(how)}" for name, how in json.loads(group.definitions).items() if how]
 
 
 def _description(row: Details) -> tuple[str, str, str, str]:
@@ -154,7 +151,8 @@ def _accuracy(attack: Attack | None) -> str:
     if attack is None:
         return ""
     percent, low, high, n = _numbers(attack)
-    return f"{percent} [{low}, {high}] n={n}" + ("" if attack.complete else " (incomplete)")
+    nan = f" (NaN logits on {attack.nan_logits})" if attack.nan_logits else ""
+    return f"{percent} [{low}, {high}] n={n}" + ("" if attack.complete else " (incomplete)") + nan
 
 
 def _markdown(board: Board) -> str:
@@ -163,7 +161,8 @@ def _markdown(board: Board) -> str:
         ours = len(BEFORE)  # from here on cells hold no text from outside
         rows = [[*map(_escaped, row[:ours]), *row[ours:]] for row in table.rows]
         text = tabulate(rows, headers=table.columns, tablefmt="github", disable_numparse=True)
-        blocks += [f"### {_escaped(table.title)}", *([_escaped(table.note)] if table.note else []), text]
+        notes = ["\n".join(f"- {_escaped(note)}" for note in table.notes)] if table.notes else []
+        blocks += [f"### {_escaped(table.title)}", text, *notes]
     return "\n\n".join(blocks) + "\n"
 
 

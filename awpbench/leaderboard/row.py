@@ -266,6 +266,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _measured(name: str, attack: dict[str, Any]) -> dict[str, Any]:
     measured = {key: attack.get(key) for key in ("n", "correct", "accuracy", "interval")}
     rest = {"definition": attack.get("definition") or {}, "parts": attack.get("parts") or {}}
+    rest["nan_logits"] = attack.get("nan_logits", 0)
     return {**measured, **rest, "complete": attack.get("complete", name != "autoattack")}
 
 

@@ -31,7 +31,6 @@ from awpbench.training.measure import measure
 from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
 
-
 LAST_GOOD = "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
 
 

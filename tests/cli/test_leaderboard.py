@@ -47,7 +47,7 @@ def test_an_empty_table_is_drawn_at_any_width(width: int) -> None:
 def test_a_pipe_gets_markdown() -> None:
     fill("a")
     assert run().stdout == run("--format", "md").stdout
-    assert run().stdout.splitlines()[6].startswith("| rank")
+    assert run().stdout.splitlines()[4].startswith("| rank")
 
 
 def test_json_is_one_document_and_the_file_itself() -> None:

@@ -46,8 +46,8 @@ def test_the_markdown_table_of_known_rows() -> None:
         "### cifar10, Linf 8/255, data dddddddd, suite quick 1.0, dialect awp; "
         "ranked by pgd-20 on 300 images (part of the test set)"
     )
-    note = "pgd-20: dialect awp, scored last, start uniform, step_size 2/255, steps 20"
-    expected = "\n\n".join([LEGEND, title, note, "\n".join(rows)])
+    note = "- pgd-20: dialect awp, scored last, start uniform, step_size 2/255, steps 20"
+    expected = "\n\n".join([LEGEND, title, "\n".join(rows), note])
     padding = re.compile(r" +|-{3,}")
     assert padding.sub(" ", render(board_of((ours, foreign)), "md")) == padding.sub(" ", expected + "\n")
 
@@ -62,6 +62,12 @@ def test_n_stands_in_every_cell_where_attacks_saw_different_images() -> None:
     numbers = [cell.split("n=")[1] for cell in table.rows[0][5:-1]]
     assert numbers == ["10000", "10000", "10000", "300", "300", "60", "300"]
     assert table.rows[0][-2] == "18.33 [14.36, 23.10] n=300"
+
+
+def test_nan_logits_stand_in_the_cell() -> None:
+    attacks = {"clean": crafted.attack("clean", 240, 300, nan_logits=2), "pgd-20": crafted.attack("pgd-20", 55, 300)}
+    (table,) = tables(board_of((crafted.row("a", suite="quick", attacks=attacks),)))
+    assert table.rows[0][5] == "80.00 [75.11, 84.13] n=300 (NaN logits on 2)"
 
 
 def test_rows_are_ranked_by_accuracy_and_equal_ones_share_a_rank() -> None:
@@ -98,6 +104,10 @@ def test_an_incomplete_autoattack_is_shown_as_such_and_ranks_nothing() -> None:
         {"hashes": crafted.result()["hashes"] | {"data": "0" * 64}},
         {"hashes": crafted.result()["hashes"] | {"indices": "0" * 64}},
         {"attacks": {"clean": crafted.attack("clean", 1, 300)}},
+        {
+            "attacks": crafted.result()["attacks"]
+            | {"cw-inf": crafted.attack("cw-inf", 70, 300, definition={"kappa": 50})}
+        },
         {"attacks": crafted.result()["attacks"] | {"autoattack": crafted.attack("autoattack", 5, 60, complete=True)}},
     ],
 )
@@ -186,8 +196,8 @@ def as_seen(markdown: str) -> str:
 @given(TEXT)
 def test_markdown_shows_any_name_as_it_is_and_interprets_none(name: str) -> None:
     lines = render(board_of((crafted.row(name),)), "md").split("\n")
-    assert len(lines) == 10
-    line = lines[-2]
+    assert len(lines) == 7 + 1 + 6 + 1  # the row, then one line per attack
+    line = lines[6]
     cells = re.split(r"(?<!\\)(?:\\\\)*\|", line)
     assert len(cells) == 2 + 13
     assert as_seen(cells[2]).split() == plain(name).split()
