@@ -21,6 +21,20 @@ def golden() -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))}
 
 
+def cuda_param() -> Any:
+    """The CUDA case of a test: one of `make test-gpu`, and skipped with its reason where there is no GPU."""
+    import torch
+
+    missing = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
+    return pytest.param("cuda", marks=[pytest.mark.gpu, missing])
+
+
+@pytest.fixture(scope="session", params=["cpu", cuda_param()])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that an algorithm must give its reference vectors on."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared material, or a skip that says what is missing."""

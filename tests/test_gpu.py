@@ -14,12 +14,10 @@ from awpbench.data.augment import crop_flip
 from awpbench.randomness import generator
 from awpbench.threat import Norm, ThreatModel
 from awpbench.training.step import training_step
+from tests.conftest import cuda_param
 from tests.draws import GivenDraws
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here"),
-]
+pytestmark = list(cuda_param().marks)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

@@ -22,14 +22,14 @@ from tests import rules
 CASES = [(method, gamma) for method in ("at", "trades") for gamma in (0.0, 0.005, 0.01)]
 
 
-def golden_inputs() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+def golden_inputs(device: str = "cpu") -> tuple[nn.Module, Tensor, Tensor, Tensor]:
     model = models.build("wrn-10-1", classes=10, shape=(3, 32, 32)).double()
     model.load_state_dict(rules.fill(model.state_dict()))
     x = rules.images(8)
     x_adv = torch.clamp(
         x + 8 / 255 * torch.sign(torch.from_numpy(rules.noise(8 * 3 * 32 * 32, 2000)).reshape(x.shape)), 0, 1
     )
-    return model.train(), x, x_adv, torch.arange(8)
+    return model.train().to(device), x.to(device), x_adv.to(device), torch.arange(8, device=device)
 
 
 def assert_summary(tensor: Tensor, expected: dict[str, Any], what: str) -> None:
@@ -41,10 +41,12 @@ def assert_summary(tensor: Tensor, expected: dict[str, Any], what: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "gamma"), CASES)
-def test_one_step_equals_the_authors_code_in_float64(method: str, gamma: float, golden: dict[str, Any]) -> None:
+def test_one_step_equals_the_authors_code_in_float64(
+    method: str, gamma: float, golden: dict[str, Any], device: str
+) -> None:
     name = f"{method}_awp gamma={gamma}" + (" beta=6" if method == "trades" else "")
     expected = golden["weight_perturbation_steps"][name]
-    model, x, x_adv, y = golden_inputs()
+    model, x, x_adv, y = golden_inputs(device)
     defense = defenses.get(method)
     hyper = {"beta": 6.0} if method == "trades" else {}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)

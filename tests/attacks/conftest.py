@@ -11,17 +11,17 @@ from tests import rules
 
 
 @pytest.fixture(scope="session")
-def reference_net() -> nn.Module:
+def reference_net(device: str) -> nn.Module:
     """The net of the reference vectors, in float64 and eval mode."""
     net = models.build("wrn-10-1", classes=10, shape=(3, 32, 32)).double()
     net.load_state_dict(rules.fill(net.state_dict()))
-    return net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False).to(device)
 
 
 @pytest.fixture(scope="session")
-def reference_start() -> Tensor:
+def reference_start(device: str) -> Tensor:
     """The start of every reference trajectory, in [-1, 1]."""
-    return torch.from_numpy(rules.noise(8 * 3 * 32 * 32, 1000)).view(8, 3, 32, 32).tanh()
+    return torch.from_numpy(rules.noise(8 * 3 * 32 * 32, 1000)).view(8, 3, 32, 32).tanh().to(device)
 
 
 @pytest.fixture

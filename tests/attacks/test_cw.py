@@ -26,9 +26,9 @@ def test_the_margin_of_given_logits_is_the_reference_one(golden: dict[str, Any])
 
 
 def test_the_trajectory_is_the_reference_one(
-    golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor
+    golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor, device: str
 ) -> None:
-    x, y = rules.images(8), torch.arange(8)
+    x, y = rules.images(8).to(device), torch.arange(8, device=device)
     entries = [e for e in golden["attacks"]["cw linf margin: start eps*s, eps 0.031, step 0.003"] if e[0] <= 20]
     start = (x + 0.031 * reference_start).clamp(0, 1)
     found = pgd_iterates(

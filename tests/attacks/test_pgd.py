@@ -34,10 +34,10 @@ def mean_loss(logits: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", list(TRAJECTORIES))
 def test_the_trajectory_is_the_reference_one(
-    name: str, golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor
+    name: str, golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor, device: str
 ) -> None:
     threat, step_size = TRAJECTORIES[name]
-    x, y = rules.images(8), torch.arange(8)
+    x, y = rules.images(8).to(device), torch.arange(8, device=device)
     expected = {entry[0]: entry[1:] for entry in golden["attacks"][name] if entry[0] <= 20}
     start = start_of(threat, x, reference_start)
     found = pgd_iterates(
@@ -57,10 +57,10 @@ def test_the_trajectory_is_the_reference_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(TRAJECTORIES)[:2])
 def test_a_hundred_steps_end_where_the_reference_does(
-    name: str, golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor
+    name: str, golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor, device: str
 ) -> None:
     threat, step_size = TRAJECTORIES[name]
-    x, y = rules.images(8), torch.arange(8)
+    x, y = rules.images(8).to(device), torch.arange(8, device=device)
     (step, summary, losses, predictions) = golden["attacks"][name][-1]
     start = start_of(threat, x, reference_start)
     found = pgd(reference_net, x, y, threat=threat, steps=step, step_size=step_size, start=start)

@@ -12,25 +12,29 @@ from torch import Tensor
 from awpbench.defenses import mart, trades
 
 
-def golden_logits() -> tuple[Tensor, Tensor, Tensor]:
-    j = torch.arange(80, dtype=torch.float64).reshape(8, 10)
+def golden_logits(device: str) -> tuple[Tensor, Tensor, Tensor]:
+    j = torch.arange(80, dtype=torch.float64, device=device).reshape(8, 10)
     clean = 3 * torch.sin(0.37 * j * (1 + 0.2) + 0.2)
     adversarial = 3 * torch.sin(0.37 * j * (1 + 1.1) + 1.1)
-    return clean.requires_grad_(), adversarial.requires_grad_(), torch.arange(8)
+    return clean.requires_grad_(), adversarial.requires_grad_(), torch.arange(8, device=device)
 
 
 @pytest.mark.parametrize(
     ("name", "loss", "beta"), [("mart beta=5", mart.from_logits, 5.0), ("trades beta=6", trades.from_logits, 6.0)]
 )
-def test_values_and_gradients_equal_the_authors_code(name: str, loss: Any, beta: float, golden: dict[str, Any]) -> None:
+def test_values_and_gradients_equal_the_authors_code(
+    name: str, loss: Any, beta: float, golden: dict[str, Any], device: str
+) -> None:
     expected = golden["losses"][name]
-    clean, adversarial, y = golden_logits()
+    clean, adversarial, y = golden_logits(device)
     total = loss(clean, adversarial, y, beta=beta)
     total.backward()
     assert total.item() == pytest.approx(expected["total"], rel=1e-9)
     for logits, key in ((clean, "grad_nat"), (adversarial, "grad_adv")):
         assert logits.grad is not None
-        assert torch.allclose(logits.grad, torch.tensor(expected[key], dtype=torch.float64), rtol=1e-9, atol=1e-12)
+        assert torch.allclose(
+            logits.grad.cpu(), torch.tensor(expected[key], dtype=torch.float64), rtol=1e-9, atol=1e-12
+        )
 
 
 def test_trades_on_equal_predictions_is_the_cross_entropy() -> None:

@@ -36,7 +36,7 @@ def test_a_fresh_model_has_the_published_keys_shapes_and_size(golden: dict[str, 
 
 
 @pytest.mark.parametrize("name", [name for name, (*_, slow) in REFERENCES.items() if not slow])
-def test_a_filled_model_gives_the_published_logits(golden: dict[str, Any], name: str) -> None:
+def test_a_filled_model_gives_the_published_logits(golden: dict[str, Any], name: str, device: str) -> None:
     entry = golden["architectures"][name]
     keys = {key: torch.empty(shape, device="meta") for key, shape in entry["state_dict"]}
     state = fill({k: v.long() if k.endswith("num_batches_tracked") else v for k, v in keys.items()})
@@ -45,9 +45,9 @@ def test_a_filled_model_gives_the_published_logits(golden: dict[str, Any], name:
     if "mu" in state:
         x = (x - state.pop("mu")) / state.pop("sigma")
     model.load_state_dict(state)
-    logits = torch.tensor(entry["logits_eval"], dtype=torch.float64)
+    logits = torch.tensor(entry["logits_eval"], dtype=torch.float64, device=device)
     with torch.no_grad():
-        assert (model(x) - logits).abs().max() <= 1e-9 * logits.abs().max()
+        assert (model.to(device)(x.to(device)) - logits).abs().max() <= 1e-9 * logits.abs().max()
 
 
 @pytest.mark.parametrize(("name", "own"), [("prn18", 64), ("wrn-10-3", 48), ("small-cnn", 32)])
