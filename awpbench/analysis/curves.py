@@ -25,6 +25,8 @@ class Curve:
     train: list[float]
     held_out: list[float]
     split: str  # validation or test
+    images: tuple[int, int]  # measured of either
+    steps: int  # of the PGD that measured
     drops: list[int]  # the first epochs of a lower learning rate
     best: int
 
@@ -48,6 +50,8 @@ def read_curve(run: Path) -> Curve:
         train=[line["train"]["robust"] for line in measured],
         held_out=[line[split]["robust"] for line in measured],
         split=split,
+        images=(measured[-1]["train"]["n"], measured[-1][split]["n"]),
+        steps=config["track_steps"],
         drops=drops,
         best=best["epoch"],
     )
@@ -66,14 +70,18 @@ def draw(curves: Sequence[Curve]) -> Figure:
     axes = figure.subplots()
     for number, curve in enumerate(curves):
         colour = f"C{number}"
-        axes.plot(curve.epochs, curve.train, "--", color=colour, label=f"{curve.name}: training images")
-        axes.plot(curve.epochs, curve.held_out, "-", color=colour, label=f"{curve.name}: {curve.split} images")
+        train, held_out = curve.images
+        axes.plot(curve.epochs, curve.train, "--", color=colour, label=f"{curve.name}: {train} training images")
+        axes.plot(
+            curve.epochs, curve.held_out, "-", color=colour, label=f"{curve.name}: {held_out} {curve.split} images"
+        )
         axes.fill_between(curve.epochs, curve.held_out, curve.train, color=colour, alpha=0.08, linewidth=0)
         axes.plot(curve.best, curve.held_out[curve.epochs.index(curve.best)], "o", color=colour)
     for drop in sorted({drop for curve in curves for drop in curve.drops}):
         axes.axvline(drop, color="0.6", linewidth=0.8, linestyle=":")
     axes.set_xlabel("epoch (dotted: the learning rate drops; dots: the best epoch)")
-    axes.set_ylabel("robust accuracy at w (PGD)")
+    attacks = sorted({curve.steps for curve in curves})
+    axes.set_ylabel(f"robust accuracy at w ({', '.join(f'PGD-{steps}' for steps in attacks)})")
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:.0%}")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
