@@ -13,6 +13,8 @@ import typer
 from awpbench import attacks, data, defenses, models
 from awpbench.cli import app
 from awpbench.evaluation.suites import SUITES
+from awpbench.leaderboard import store
+from awpbench.leaderboard.render import render
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -54,6 +56,10 @@ def test_no_page_links_to_a_file_that_is_not_there() -> None:
             if not target.startswith("http") and not (path.parent / target).exists():
                 broken.append((path.name, target))
     assert broken == []
+
+
+def test_the_table_in_the_readme_is_the_leaderboard() -> None:
+    assert render(store.read(ROOT / "leaderboard.json"), "md") in DOCS["README.md"]
 
 
 def test_the_three_commands_stand_literally_in_the_readme() -> None:

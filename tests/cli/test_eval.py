@@ -61,8 +61,13 @@ def test_a_trained_net_is_attacked_and_ranked_with_its_own_data_and_threat(capsy
     )
     lines = captured.out.splitlines()
     assert lines[0] == "run/best: digits, Linf 0.15, dialect awp, part of the test set"
-    assert [line.split()[0] for line in lines[3:]] == ["clean", "fgsm", "pgd-20"]
-    assert all(line.split()[-1] == "50" for line in lines[3:])
+    assert [line.split()[0] for line in lines[3:6]] == ["clean", "fgsm", "pgd-20"]
+    assert all(line.split()[-1] == "50" for line in lines[3:6])
+    assert lines[6:] == [
+        "",
+        "fgsm: loss cross-entropy, step_size 0.15, start clean, scored last",
+        "pgd-20: loss cross-entropy, steps 20, step_size 0.0375, start uniform in the ball, dialect awp, scored last",
+    ]
     assert captured.err.splitlines()[-2:] == [
         "finished: run/eval/best-quick-v1.0",
         f"added its row in {Path('board.json')}",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from awpbench.cli import main
+from awpbench.cli.common import resolve_device
 
 SMALL = ["--dataset", "digits", "--width", "4", "--train-examples", "200", "--batch-size", "100", "--track-steps", "2"]
 QUICK = [*SMALL, "--epochs", "2", "--steps", "2", "--track-examples", "50"]
@@ -56,6 +57,8 @@ def test_a_dry_run_prints_every_value_with_its_source_and_writes_nothing(capsys:
         "--beta                 6.0          defense trades",
         "--epochs               2            flag",
         "--lr                   0.1          default",
+        "--out runs/digits-small-cnn-w4-trades-awp-s0 default",
+        f"--device {resolve_device('auto')} default",
     ):
         assert line.split() in [row.split() for row in out.splitlines()]
     assert "estimated time" in out
@@ -157,7 +160,7 @@ def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys:
     assert main(["train", "small-cnn", *QUICK, "--lr", "1e30", "--out", "run"]) == 5
     error, mend = said(capsys)[-2:]
     assert error.startswith("error: the loss is nan in epoch 1, step ")
-    assert mend == "mend:  Lower --lr or --awp-gamma; last.pt still holds the state before this epoch."
+    assert mend == "mend:  Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
     assert Path("run/last.pt").exists()
 
 
