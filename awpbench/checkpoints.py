@@ -57,7 +57,7 @@ class ModelSpec:
             classes=_positive(values["classes"]),
             shape=(channels, height, breadth),
             mean=_per_channel(values["mean"], channels),
-            std=_per_channel(values["std"], channels),
+            std=_per_channel(values["std"], channels, positive=True),
         )
 
     def build(self) -> nn.Module:
@@ -73,11 +73,18 @@ def _positive(value: Any) -> int:
     return value
 
 
-def _per_channel(values: Any, channels: int) -> tuple[float, ...] | None:
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _per_channel(values: Any, channels: int, *, positive: bool = False) -> tuple[float, ...] | None:
     if values is None:
         return None
     numbers = tuple(map(float, values))
-    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+    usable = all(math.isfinite(number) and not (positive and number <= 0) for number in numbers)
+    if len(numbers) != channels or not usable:
         raise ValueError(f"{list(numbers)} is no normalisation of {channels} channels")
     return numbers
 
@@ -248,7 +255,9 @@ def _unpickle(path: Path, data: bytes) -> Any:
 
 def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
     version = raw["format_version"]
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if not isinstance(version, int):
+        raise InputError(f"{path} has the checkpoint format {version!r}, which is none", _FETCH_AGAIN)
+    if version > FORMAT_VERSION:
         raise InputError(f"{path} has checkpoint format {version}, newer than {FORMAT_VERSION}", "Update awpbench.")
     try:
         checkpoint = Checkpoint(
@@ -257,9 +266,9 @@ def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
             foreign=False,
             model_spec=ModelSpec.of(raw["model"]),
             state_dict={str(key): value for key, value in raw["state_dict"].items() if isinstance(value, Tensor)},
-            dataset=raw["dataset"],
-            threat_norm=raw["threat"]["norm"],
-            threat_eps=raw["threat"]["eps"],
+            dataset=_text(raw["dataset"]),
+            threat_norm=_text(raw["threat"]["norm"]),
+            threat_eps=_text(raw["threat"]["eps"]),
             **{key: raw.get(key) for key in _OPTIONAL},
         )
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:

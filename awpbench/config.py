@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from awpbench.errors import UsageError, hint
+from awpbench.errors import UsageError, hint, lookup
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -87,13 +87,27 @@ def check_budget(norm: str, eps: float, shape: tuple[int, ...] = ()) -> None:
         raise UsageError(what, f"Write it as a fraction of 255: {eps:g}/255.")
 
 
+LARGEST_SEED = 2**63 - 1  # that torch takes
 Schedule = Literal["piecewise", "cosine", "cyclic"]
 
 
-def check_step(step_size: float) -> None:
-    """Raise UsageError for a step that moves nowhere or downhill."""
-    if not step_size > 0:
+def check_step(step_size: float, eps: float) -> None:
+    """Raise UsageError for a step that moves nowhere or downhill; where the budget is 0, so may the step be."""
+    if not (step_size > 0 or step_size == eps == 0):
         raise UsageError(f"--step-size is {step_size:g}, which is no step", "Give a number above 0, such as 2/255.")
+
+
+def of_file(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the values of a configuration file to the types of a configuration's fields, or raise UsageError."""
+    found = {}
+    for key, value in values.items():
+        lookup(model.model_fields, "configuration value", key)
+        try:
+            found[key] = TypeAdapter[Any](model.model_fields[key].annotation or Any).validate_python(value)
+        except ValidationError as error:
+            what = f"{key} is {value!r} in the file: {error.errors()[0]['msg']}"
+            raise UsageError(what, f"Give another value of {key}.") from None
+    return found
 
 
 def validated(model: type[M], values: Mapping[str, Any]) -> M:
@@ -124,16 +138,16 @@ class TrainConfig(BaseModel):
     eps: Ratio
     steps: int = Field(ge=0)
     step_size: Ratio
-    beta: float | None = Field(default=None, ge=0)
+    beta: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     awp: bool = False
-    awp_gamma: float = Field(default=0.0, ge=0)
+    awp_gamma: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     awp_warmup: int = Field(default=0, ge=0)  # epochs without perturbation at the start
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, allow_inf_nan=False)
     schedule: Schedule
     momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
     augmentation: Literal["crop-flip", "none"]
     padding: Literal["reflect", "zero"]
     train_examples: int | None = Field(default=None, ge=1)
@@ -143,13 +157,17 @@ class TrainConfig(BaseModel):
     track_examples: int | None = Field(default=1000, ge=1)  # training images measured; None: all
     track_steps: int = Field(default=20, ge=1)  # of the PGD that measures
     precision: Precision = "fp32"  # of the attack in training; accuracies are measured in fp32
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     @model_validator(mode="after")
     def _make_sense(self) -> TrainConfig:
         check_budget(self.norm, self.eps.value)
-        check_step(self.step_size.value)
-        if self.awp and self.awp_gamma > 0 and self.awp_warmup >= self.epochs:
+        check_step(self.step_size.value, self.eps.value)
+        if self.awp and self.awp_gamma == 0:
+            raise UsageError(
+                "AWP with gamma 0 would never perturb anything", "Give an --awp-gamma above 0, or --no-awp."
+            )
+        if self.awp and self.awp_warmup >= self.epochs:
             raise UsageError(
                 f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
                 "Give a smaller --awp-warmup or more --epochs.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from awpbench.config import Ratio, TrainConfig, check_budget, validated
+from awpbench.config import Ratio, TrainConfig, check_budget, of_file, validated
 from awpbench.errors import InputError, UsageError, lookup
 
 
@@ -65,6 +65,8 @@ DEFENSES = {
     "mart": DefenseDefaults("none", "zero", 10, 5.0, 0.005, 0.05),
 }
 
+MART_BETA_WRN = 6.0  # the public code's, which has 5 for ResNet-18
+
 COMMON: dict[str, Any] = {
     "dataset": "cifar10",
     "architecture": "prn18",
@@ -113,6 +115,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"there is no configuration file {path}", "Check the path given to --config.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check the path given to --config.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a TOML file: {error}", "Write lines such as: epochs = 200") from None
     return {key.replace("-", "_"): value for key, value in values.items()}
@@ -126,8 +130,7 @@ def resolve_training(
     A flag of None counts as not given. Raises UsageError for unknown names and values that make no sense.
     """
     found: dict[str, Resolved] = {}
-    for key, value in (file or {}).items():
-        lookup(TrainConfig.model_fields, "configuration value", key)
+    for key, value in of_file(TrainConfig, file or {}).items():
         found[key] = Resolved(value, "file")
     found.update({key: Resolved(value, "flag") for key, value in flags.items() if value is not None})
 
@@ -144,6 +147,8 @@ def resolve_training(
     settle("steps", method.steps, of_defense)
     settle("step_size", awp_dialect_step(norm, eps), "dialect awp")
     settle("normalization", method.normalization, of_defense)
+    if defense == "mart" and str(found["architecture"].value).startswith("wrn-"):
+        settle("beta", MART_BETA_WRN, "defense mart, wide residual network")
     settle("beta", method.beta, of_defense)
     settle("augmentation", facts.augmentation, of_data)
     if method.padding and facts.augmentation != "none":

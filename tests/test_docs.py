@@ -39,7 +39,7 @@ def test_every_command_is_documented(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_every_option_of_a_command_is_documented(words: tuple[str, ...]) -> None:
     options = {o for p in ALL[words].params for o in [*p.opts, *p.secondary_opts] if o.startswith("--")} - {"--help"}
-    assert {option for option in options if option not in EVERYTHING} == set()
+    assert {option for option in options if not re.search(rf"{option}(?![\w-])", EVERYTHING)} == set()
 
 
 @pytest.mark.parametrize(

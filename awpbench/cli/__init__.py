@@ -18,7 +18,7 @@ from awpbench.cli.leaderboard import app as leaderboard_app
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
-from awpbench.errors import AwpbenchError, UsageError
+from awpbench.errors import AwpbenchError, InputError, UsageError
 
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError; typer may bring a click of its own
 
@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         code = app(args=[word for word in words if word != "--debug"], prog_name="awpbench", standalone_mode=False)
+        if code == 130:  # typer's answer to Ctrl-C
+            common.note("stopped")
         return code if isinstance(code, int) else 0
     except MISUSE as error:
         return _report_misuse(error)
@@ -84,6 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        common.report(InputError(what, "Check the path, its permissions and the space left there."))
+        return InputError.exit_code
     except Exception as error:
         if debug:
             traceback.print_exc()

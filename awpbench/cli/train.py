@@ -136,7 +136,7 @@ def _refuse_to_overwrite(run: Path, force: bool) -> None:
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "Name a folder with --out.")
     existing = [name for name in RUN_FILES if (run / name).exists()]
-    if existing and not force:
+    if existing not in ([], [rundir.PROVENANCE]) and not force:  # provenance alone: a start that failed
         raise RefusedError(
             f"{run} already holds a run ({', '.join(existing)})",
             f"Continue it with: awpbench resume {run}, or overwrite it with --force, or write elsewhere with --out.",
@@ -171,7 +171,12 @@ def _record_provenance(run: Path, data: DataSet, described: dict[str, Any], *, r
     if not resume or not path.exists():
         rundir.write_json(path, {**described, "data": fingerprints, "resumed": []})
         return
-    before = json.loads(path.read_text())
+    try:
+        before = json.loads(path.read_text())
+    except ValueError:
+        raise InputError(
+            f"{path} is damaged", "Restore it, or remove it: the run then says where it was resumed."
+        ) from None
     if before["data"] != fingerprints:
         raise InputError(
             f"{run} was trained on other images than those found now", "Give the --data-dir that it was started with."

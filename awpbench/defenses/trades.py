@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from awpbench.attacks.pgd import Model, pgd
+from awpbench.attacks.pgd import Model, Objective, pgd
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
@@ -23,14 +23,19 @@ def attack(
     model: Model, x: Tensor, y: Tensor, *, threat: ThreatModel, steps: int, step_size: float, generator: Draws
 ) -> Tensor:
     """Maximise KL(f(x) || f(x')) by projected gradient ascent; the clean prediction is computed once."""
+    start, objective = small_start(x, generator), divergence_from(model, x)
+    return pgd(model, x, y, threat=threat, steps=steps, step_size=step_size, start=start, objective=objective)
+
+
+def divergence_from(model: Model, x: Tensor) -> Objective:
+    """Make the objective KL(f(x) || f(x')), summed over the batch, of the clean predictions as they are now."""
     with torch.no_grad():
         clean = F.softmax(model(x), dim=1)
 
     def divergence(logits: Tensor, y: Tensor) -> Tensor:
         return F.kl_div(F.log_softmax(logits, dim=1), clean, reduction="sum")
 
-    start = small_start(x, generator)
-    return pgd(model, x, y, threat=threat, steps=steps, step_size=step_size, start=start, objective=divergence)
+    return divergence
 
 
 def loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, *, beta: float = 6.0) -> Tensor:

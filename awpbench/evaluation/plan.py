@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps
-from awpbench.config import Norm, Precision, Ratio, check_budget, check_step, validated
+from awpbench.config import LARGEST_SEED, Norm, Precision, Ratio, check_budget, check_step, of_file, validated
 from awpbench.defaults import DATASETS
 from awpbench.errors import UsageError, lookup
 from awpbench.evaluation.suites import SUITES, USUAL_EXAMPLES
@@ -53,10 +53,10 @@ class EvalConfig(BaseModel):
     eps: Ratio
     dialect: str
     step_size: Ratio
-    kappa: float = Field(ge=0)
+    kappa: float = Field(ge=0, allow_inf_nan=False)
     n_examples: int | None = Field(ge=1)  # None: all, or as many as is usual for the attack
-    limits: dict[str, int]  # images per attack; they win over n_examples
-    seed: int = Field(ge=0)
+    limits: dict[str, PositiveInt]  # images per attack; they win over n_examples
+    seed: int = Field(ge=0, le=LARGEST_SEED)
     batch_size: int = Field(ge=1)
     precision: Precision  # of the attacks; predictions are those of the fp32 net
 
@@ -98,7 +98,8 @@ def resolve_evaluation(
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for given, source in ((flags, "flag"), (file or {}, "file"), (checkpoint or {}, "checkpoint")):
+    from_file = of_file(EvalConfig, file or {})
+    for given, source in ((flags, "flag"), (from_file, "file"), (checkpoint or {}, "checkpoint")):
         for key, value in given.items():
             lookup(EvalConfig.model_fields, "configuration value", key)
             if value is not None and key not in values:
@@ -128,7 +129,7 @@ def resolve_evaluation(
         settle(key, default)
     settle("precision", "fp32")
     _check_limits(values["limits"], values["attacks"])
-    check_step(Ratio.parse(values["step_size"]).value)
+    check_step(Ratio.parse(values["step_size"]).value, eps.value)
     return validated(EvalConfig, values), {key: sources[key] for key in EvalConfig.model_fields}
 
 
@@ -159,6 +160,9 @@ def read_limits(texts: list[str]) -> dict[str, int]:
 
 def _check_limits(limits: Any, attacks: tuple[str, ...]) -> None:
     for attack in limits:
+        if attack == "clean":
+            what = "--limit clean=N: clean predictions are made for every image that an attack uses"
+            raise UsageError(what, "Limit the attacks, or give --n-examples.")
         if attack not in attacks:
             raise UsageError(f"--limit names {attack}, which does not run", f"These run: {', '.join(attacks)}.")
 

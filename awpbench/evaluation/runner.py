@@ -305,11 +305,15 @@ class _Run:
 
     def _check_output(self) -> None:
         x, _ = self.images.batch(torch.arange(min(2, len(self.images)), device=self.images.images.device), self._device)
+        shape = "x".join(map(str, x.shape[1:]))
         try:
-            logits = self._attacked.verify(x)
-        except RuntimeError as error:
-            shape = "x".join(map(str, x.shape[1:]))
-            raise InputError(f"the model cannot take {shape} images: {error}", "Choose another --dataset.") from error
+            logits: Any = self._attacked.verify(x)
+        except Exception as error:  # a foreign forward may raise anything
+            what = f"the model cannot take {shape} images: {type(error).__name__}: {error}"
+            raise InputError(what, "Choose another --dataset, or mend the model.") from error
+        if not isinstance(logits, Tensor):
+            what = f"the model answers with a {type(logits).__name__}, not with a tensor of logits"
+            raise InputError(what, f"Give a model that returns {self.classes} logits per image.")
         if logits.shape != (len(x), self.classes):
             what = f"the model answers {len(x)} images with a tensor of shape {tuple(logits.shape)}"
             raise InputError(what, f"Give a model that returns {self.classes} logits per image, or another --dataset.")

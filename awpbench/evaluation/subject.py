@@ -69,7 +69,7 @@ def from_factory(spec: str) -> Subject:
     factory = lookup({key: value for key, value in vars(module).items() if callable(value)}, "factory", name)
     try:
         net = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{spec} failed: {type(error).__name__}: {error}"
         raise InputError(what, "Make it return the net when called without arguments.") from error
     if not isinstance(net, nn.Module):
@@ -93,7 +93,7 @@ def _module(where: str) -> ModuleType:
         sys.modules[spec.name] = module  # where data classes and pickle look for it
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{where} cannot be imported: {type(error).__name__}: {error}"
         raise InputError(what, "Check the file or module given to --model.") from error
 

@@ -326,9 +326,19 @@ def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device
     state.sums.loss += sums["loss"]
     state.sums.correct += sums["correct"]
     state.sums.n = sums["n"]
-    lines = (run / rundir.METRICS).read_text().splitlines() if (run / rundir.METRICS).exists() else []
-    state.metrics = [json.loads(line) for line in lines][: state.epoch]
+    state.metrics = _saved_metrics(run / rundir.METRICS, state.epoch)
     return state
+
+
+def _saved_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """Read the lines of the epochs that were saved; there may be one more."""
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if epochs else []
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or damaged: {error}", "Restore it, or train again.") from None
+    if len(lines) < epochs:
+        raise InputError(f"{path} has {len(lines)} lines for {epochs} epochs", "Restore it, or train again.")
+    return lines[:epochs]
 
 
 def _write_metrics(state: State, run: Path) -> None:

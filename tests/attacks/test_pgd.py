@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from awpbench import models
 from awpbench.attacks.fgsm import fgsm
 from awpbench.attacks.pgd import cross_entropy, input_gradient, pgd, pgd_iterates
+from awpbench.defenses.trades import divergence_from
 from awpbench.randomness import ImageDraws
 from awpbench.threat import Norm, ThreatModel
 from tests import rules
@@ -51,6 +52,30 @@ def test_the_trajectory_is_the_reference_one(
             assert own[key] == pytest.approx(summary[key], rel=1e-9, abs=1e-9)
         ce = nn.functional.cross_entropy(logits, y, reduction="none")
         assert ce.tolist() == pytest.approx(losses, rel=1e-9)
+        assert [logits.argmax(1).tolist()] == predictions or predictions == []
+
+
+def test_the_inner_attack_of_trades_is_the_reference_one_from_its_start_in_the_box(
+    golden: dict[str, Any], reference_net: nn.Module, reference_start: Tensor, device: str
+) -> None:
+    x, y = rules.images(8).to(device), torch.arange(8, device=device)
+    entries = golden["attacks"]["trades inner: start 0.001*s, eps 8/255, step 2/255, KL to clean"]
+    found = pgd_iterates(
+        reference_net,
+        x,
+        y,
+        at={entry[0] for entry in entries},
+        threat=ThreatModel("Linf", 8 / 255),
+        step_size=2 / 255,
+        start=(x + 0.001 * reference_start).clamp(0, 1),
+        objective=divergence_from(reference_net, x),
+    )
+    for step, summary, losses, *predictions in entries:
+        logits = reference_net(found[step])
+        own = rules.summary(found[step] - x)
+        for key in ("sum", "l2", "head"):
+            assert own[key] == pytest.approx(summary[key], rel=1e-9, abs=1e-9)
+        assert nn.functional.cross_entropy(logits, y, reduction="none").tolist() == pytest.approx(losses, rel=1e-9)
         assert [logits.argmax(1).tolist()] == predictions or predictions == []
 
 
