@@ -179,6 +179,29 @@ def test_no_default_is_nan() -> None:
         assert not any(isinstance(value, float) and math.isnan(value) for value in values)
 
 
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"epochs": "many"}, "epochs is 'many' in the file: Input should be a valid integer"),
+        ({"dataset": 5}, "dataset is 5 in the file: Input should be a valid string"),
+    ],
+)
+def test_a_value_of_another_type_in_a_file_is_refused(values: dict[str, Any], what: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve_training({}, values)
+    assert refused.value.what.startswith(what)
+
+
+def test_awp_that_never_starts_is_refused() -> None:
+    with pytest.raises(UsageError, match="AWP with gamma 0 would never perturb anything"):
+        resolve(awp=True, awp_gamma=0.0)
+
+
+def test_mart_weighs_its_robust_term_as_the_public_code_does_per_architecture() -> None:
+    assert resolve(defense="mart", architecture="wrn-34-10")[0].beta == 6.0
+    assert resolve(defense="mart", architecture="prn18")[0].beta == 5.0
+
+
 def test_a_train_mode_attack_has_no_bf16_copy() -> None:
     with pytest.raises(UsageError) as caught:
         resolve_training({"defense": "at", "precision": "bf16-attack"})

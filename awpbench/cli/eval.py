@@ -159,6 +159,7 @@ def _run(
             classes=DATASETS[config.dataset].classes,
             model=subject.description,
             checkpoint=subject.checkpoint,
+            training=subject.training,
             out=out,
             device=device,
             progress=progress,

@@ -55,6 +55,8 @@ def show_results(document: dict[str, Any]) -> None:
         rows += [_row(f"{attack}, after {part}", score) for part, score in list(found.get("parts", {}).items())[:-1]]
         if found["nan_logits"]:
             common.note(f"{attack}: {found['nan_logits']} images gave NaN logits and count as misclassified")
+        if found["nan_gradients"]:
+            common.note(f"{attack}: {found['nan_gradients']} gradients held NaN and count as zero: do not trust it")
         for warning in found.get("warnings", []):
             common.note(f"{attack}: {warning}")
     part = ", part of the test set" if document["partial"] else ""

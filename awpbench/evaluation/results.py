@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,16 +60,18 @@ class Table:
 
 @dataclass
 class Totals:
-    """Passes (in images) and seconds per job, and what AutoAttack's package warned of."""
+    """Passes (in images), broken gradients and seconds per job, and what AutoAttack's package warned of."""
 
     forward: dict[str, int] = field(default_factory=dict)
     backward: dict[str, int] = field(default_factory=dict)
+    broken: dict[str, int] = field(default_factory=dict)  # backward passes that gave NaN or infinity
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: set[str] = field(default_factory=set)
 
     def add(self, job: str, found: Arrays) -> None:
         """Add a block's share."""
-        forward, backward = found["passes"].tolist()
+        forward, backward, broken = found["passes"].tolist()
+        self.broken[job] = self.broken.get(job, 0) + broken
         self.forward[job] = self.forward.get(job, 0) + forward
         self.backward[job] = self.backward.get(job, 0) + backward
         self.seconds[job] = round(self.seconds.get(job, 0.0) + float(found["seconds"]), 3)
@@ -84,6 +87,7 @@ def document(
     *,
     classes: int,
     total: int,
+    training: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return result.json; it holds no time of day and no duration, so equal computations give equal documents."""
     attacks = {each: _attack(config, each, table, classes, totals) for each, table in tables.items()}
@@ -102,6 +106,7 @@ def document(
         "batch_size": config.batch_size,
         "precision": config.precision,
         "model": dict(model),
+        "training": None if training is None else dict(training),
         "attacks": attacks,
         "audit": {"verdict": None, "findings": []},
         "counts": {**{name: sum(of.values()) for name, of in passes.items()}, "jobs": passes},
@@ -113,6 +118,7 @@ def _attack(config: EvalConfig, attack: str, table: Table, classes: int, totals:
     found = {
         **_score(table.fooled),
         "nan_logits": int(table.broken.sum()),
+        "nan_gradients": sum(n for job, n in totals.broken.items() if attack in re.split("[ +]", job)),
         "definition": definition(config, attack, classes),
     }
     if attack != "autoattack":

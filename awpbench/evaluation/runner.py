@@ -70,6 +70,7 @@ def evaluate(
     classes: int,
     model: Mapping[str, Any],
     checkpoint: str | None,
+    training: Mapping[str, Any] | None = None,
     out: Path,
     device: torch.device,
     progress: Progress,
@@ -78,7 +79,8 @@ def evaluate(
 ) -> Finished:
     """Attack a net on test images, all or the first of them, and write result.json, per_image.npz and timing.json.
 
-    `model` is what result.json says of the net, `checkpoint` the hash of its file. `stop` is asked at every forward
+    `model` is what result.json says of the net, `checkpoint` the hash of its file, `training` the configuration of the
+    run that made it (None: not ours). `stop` is asked at every forward
     pass; when it returns a signal's number, Interrupted is raised, and the same call continues where it stopped. A
     finished evaluation is returned as it is. Raises RefusedError where `out` holds another one and `force` is not
     given, InputError for a net that does not give `classes` logits, CheckError when an attack left its ball.
@@ -94,7 +96,8 @@ def evaluate(
         run.execute(job, shards)
     evidence = npz_bytes(results.evidence(run.tables, images.labels.cpu().numpy(), images.indices.cpu().numpy()))
     known |= {"per_image": hashes.of_bytes(evidence), "evaluation": key}
-    document = results.document(config, run.tables, run.totals, model, known, classes=classes, total=len(images))
+    settings: dict[str, Any] = {"classes": classes, "total": len(images), "training": training}
+    document = results.document(config, run.tables, run.totals, model, known, **settings)
     rundir.atomic_write(out / rundir.PER_IMAGE, evidence)
     rundir.write_json(out / rundir.EVAL_TIMING, {"seconds": run.totals.seconds, **_machine(device)})
     rundir.write_json(out / rundir.RESULT, document)
@@ -160,6 +163,7 @@ class _Run:
         self._attacked_fp32 = AttackModel(net) if config.precision != "fp32" else self._attacked
         self._progress, self._stop = progress, stop
         self._forward = self._backward = 0  # passes of this block, in images
+        self._broken_gradients = torch.zeros((), dtype=torch.int64, device=device)  # of these, with NaN or infinity
         self._watch: Callable[[], None] = lambda: None
         self._check_output()
 
@@ -176,6 +180,9 @@ class _Run:
             self._record(job, block, found)
             done += len(block)
             self._progress.advance(job.name, done, len(positions), self._accuracy(job, block[-1] + 1))
+        if job.name == "clean" and self.tables["clean"].broken.all():
+            mend = "Mend the net; nothing was attacked."
+            raise CheckError("the net gives logits that are not finite for every image", mend)
 
     def _positions(self, job: Job) -> list[int]:
         """Return the images of a job: all, or those still classified correctly (at first those correct when clean)."""
@@ -190,6 +197,7 @@ class _Run:
     def _attack_block(self, job: Job, block: list[int]) -> Arrays:
         started = time.perf_counter()
         self._forward = self._backward = 0
+        self._broken_gradients.zero_()
         positions = torch.tensor(block, device=self.images.images.device)
         x, y = self.images.batch(positions, self._device)
         arrays: Arrays = {}
@@ -203,7 +211,7 @@ class _Run:
             arrays[f"{attack}.margin"] = spread.masked_fill(broken, float("-inf")).cpu().numpy()
             arrays[f"{attack}.broken"] = broken.cpu().numpy()
             arrays[f"{attack}.prediction"] = logits.argmax(1).cpu().numpy()
-        arrays["passes"] = np.array([self._forward, self._backward], dtype=np.int64)
+        arrays["passes"] = np.array([self._forward, self._backward, int(self._broken_gradients)], dtype=np.int64)
         arrays["seconds"] = np.array(time.perf_counter() - started)
         arrays["warnings"] = np.array(warnings, dtype=np.str_)
         return arrays
@@ -254,8 +262,15 @@ class _Run:
         return [int(self.images.indices[position]) for position in block]
 
     def _model(self, x: Tensor) -> Tensor:
-        self._count(len(x), backward=x.requires_grad and torch.is_grad_enabled())
+        differentiable = x.requires_grad and torch.is_grad_enabled()
+        self._count(len(x), backward=differentiable)
+        if differentiable:
+            x.register_hook(self._look_at_gradient)  # type: ignore[no-untyped-call]
         return self._attacked(x)
+
+    def _look_at_gradient(self, grad: Tensor) -> None:
+        """Count images whose gradient is not finite: attacks take it for zero, and their accuracy says nothing."""
+        self._broken_gradients += (~grad.isfinite()).flatten(1).any(1).sum()
 
     def _fp32_model(self, x: Tensor) -> Tensor:
         self._count(len(x), backward=False)

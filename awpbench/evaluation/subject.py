@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from awpbench import checkpoints, rundir
+from awpbench.config import TrainConfig
 from awpbench.errors import InputError, UsageError, lookup
 from awpbench.evaluation.plan import EvalConfig
 
@@ -27,6 +29,7 @@ class Subject:
     checkpoint: str | None  # hash of its file
     brings: dict[str, str | None]
     folder: Path  # of its evaluations
+    training: dict[str, Any] | None = None  # the configuration of the run of ours that made it
     prefix: str = ""  # of an evaluation's name within the folder
 
     def default_out(self, config: EvalConfig) -> Path:
@@ -45,15 +48,29 @@ def from_checkpoint(
     loaded = checkpoints.load(path, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
     spec, run = loaded.model_spec, path.resolve().parent
     in_run = path.name in (rundir.BEST, rundir.LAST) and (run / rundir.CONFIG).exists()
-    name = f"{run.name}/{path.stem}" if in_run else path.stem
+    if in_run:
+        name = f"{run.name}/{path.stem}"
+    elif loaded.config is not None:
+        name = f"{_trained(loaded.config, path).name()}/{'best' if loaded.optimizer is None else 'last'}"
+    else:
+        name = path.stem
     return Subject(
         net=loaded.build(),
         description={"source": "checkpoint", "name": name, "architecture": spec.architecture, "width": spec.width},
         checkpoint=loaded.sha256,
         brings={"dataset": loaded.dataset, "norm": loaded.threat_norm, "eps": loaded.threat_eps},
-        folder=path.parent / rundir.EVAL if in_run else _results(name),
+        folder=path.parent / rundir.EVAL if in_run else _results(path.stem),
+        training=loaded.config,
         prefix=f"{path.stem}-" if in_run else "",
     )
+
+
+def _trained(config: dict[str, Any], path: Path) -> TrainConfig:
+    try:
+        return TrainConfig(**config)
+    except (ValidationError, UsageError, TypeError):
+        what = f"{path} holds a training configuration that this version of awpbench does not know"
+        raise InputError(what, "Update awpbench, or take another checkpoint.") from None
 
 
 def from_factory(spec: str) -> Subject:

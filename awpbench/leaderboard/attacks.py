@@ -41,6 +41,9 @@ class Attack(BaseModel):
     accuracy: Fraction
     interval: tuple[Fraction, Fraction]
     nan_logits: int = Field(ge=0, description="images whose logits held NaN; they count as misclassified")
+    nan_gradients: int | None = Field(
+        default=None, ge=0, description="backward passes of an image that gave NaN or infinity; null: not counted"
+    )
     definition: Json
     complete: bool = Field(description="false where AutoAttack did not run all of its parts on all n images")
     parts: Json

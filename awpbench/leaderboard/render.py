@@ -152,6 +152,7 @@ def _accuracy(attack: Attack | None) -> str:
         return ""
     percent, low, high, n = _numbers(attack)
     nan = f" (NaN logits on {attack.nan_logits})" if attack.nan_logits else ""
+    nan += " (NaN gradients)" if attack.nan_gradients else ""
     return f"{percent} [{low}, {high}] n={n}" + ("" if attack.complete else " (incomplete)") + nan
 
 

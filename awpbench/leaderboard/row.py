@@ -157,13 +157,14 @@ class Row(Strict):
         return self
 
     @classmethod
-    def from_result(cls, result: dict[str, Any], config: dict[str, Any] | None, card: dict[str, Any] | None) -> Row:
+    def from_result(cls, result: dict[str, Any], card: dict[str, Any] | None = None) -> Row:
         """Build the row of a finished evaluation of a named suite.
 
-        `result` is result.json, `config` the config.json of the run that trained the net (None: not trained by
-        awpbench), `card` holds the bibliographic keys. Raises CheckError for NaN and infinity, InputError for anything
-        else that does not fit.
+        `result` is result.json, whose `training` is the configuration of the run that trained the net (null: not
+        trained by awpbench); `card` holds the bibliographic keys. Raises CheckError for NaN and infinity, InputError
+        for anything else that does not fit.
         """
+        config = result["training"] if isinstance(result.get("training"), dict) else None
         try:
             hashes = {"result": _hash(result), "config": None if config is None else _hash(config)}
         except ValueError:
@@ -266,7 +267,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _measured(name: str, attack: dict[str, Any]) -> dict[str, Any]:
     measured = {key: attack.get(key) for key in ("n", "correct", "accuracy", "interval")}
     rest = {"definition": attack.get("definition") or {}, "parts": attack.get("parts") or {}}
-    rest["nan_logits"] = attack.get("nan_logits", 0)
+    rest |= {"nan_logits": attack.get("nan_logits", 0), "nan_gradients": attack.get("nan_gradients")}
     return {**measured, **rest, "complete": attack.get("complete", name != "autoattack")}
 
 

@@ -78,17 +78,11 @@ def upsert(path: Path, row: Row) -> str:
 def load_row(result: Path, card: str | None = None) -> Row:
     """Build the row of a result.json, named itself or by its folder; `card` is a TOML file.
 
-    In a run folder, the run's config.json says how the net was trained. Raises InputError where a file is missing,
-    broken or does not fit, CheckError where the result holds NaN.
+    Raises InputError where a file is missing, broken or does not fit, CheckError where the result holds NaN.
     """
-    file = (result / rundir.RESULT if result.is_dir() else result).resolve()
-    config = file.parents[2] / rundir.CONFIG if file.parent.parent.name == rundir.EVAL else None
-    mend = "Name a result.json, or the folder that awpbench eval wrote."
-    return Row.from_result(
-        _json_object(file, mend),
-        _json_object(config, "Restore the run's config.json.") if config and config.exists() else None,
-        None if card is None else _card(Path(card)),
-    )
+    file = result / rundir.RESULT if result.is_dir() else result
+    document = _json_object(file, "Name a result.json, or the folder that awpbench eval wrote.")
+    return Row.from_result(document, None if card is None else _card(Path(card)))
 
 
 def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[Path, str]:

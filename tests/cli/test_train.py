@@ -164,6 +164,34 @@ def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys:
     assert Path("run/last.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("metrics.jsonl", "{", "error: run/metrics.jsonl is missing or damaged: "),
+        ("metrics.jsonl", "", "error: run/metrics.jsonl has 0 lines for 2 epochs"),
+        ("provenance.json", "{", "error: run/provenance.json is damaged"),
+    ],
+)
+def test_a_damaged_run_is_not_resumed(file: str, content: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+    (Path("run") / file).write_text(content)
+    capsys.readouterr()
+    assert main(["resume", "run"]) == 4
+    assert said(capsys)[0].startswith(what)
+
+
+def test_a_start_that_failed_does_not_block_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    Path("run/provenance.json").write_text("{}")
+    assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+
+
+def test_a_run_folder_below_a_file_is_refused_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert main(["train", "small-cnn", *QUICK, "--out", "file/run"]) == 4
+    assert said(capsys)[-1] == "mend:  Check the path, its permissions and the space left there."
+
+
 def test_resuming_adds_to_the_provenance_and_refuses_other_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
     path = Path("run/provenance.json")

@@ -12,6 +12,16 @@ THREAT = {"dataset": "cifar10", "norm": "Linf", "eps": "8/255"}
 CHECKPOINT = {"dataset": "digits", "norm": "L2", "eps": "0.5"}
 
 
+def test_clean_predictions_cannot_be_limited() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_evaluation({**THREAT, "suite": "quick", "limits": {"clean": 5}})
+    assert caught.value.mend == "Limit the attacks, or give --n-examples."
+
+
+def test_a_budget_of_0_needs_no_step() -> None:
+    assert resolve_evaluation({**THREAT, "eps": "0", "suite": "quick"})[0].step_size.value == 0
+
+
 def test_the_suites_are_those_of_version_1_0() -> None:
     assert {suite.name: (suite.version, suite.attacks) for suite in SUITES.values()} == {
         "quick": ("1.0", ("clean", "fgsm", "pgd-20")),

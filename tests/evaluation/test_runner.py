@@ -46,7 +46,7 @@ def test_a_result_holds_what_the_architecture_document_lists(attack: Attack, tmp
     assert json.loads((tmp_path / "result" / "result.json").read_text()) == found
     assert list(found) == [
         "schema_version", "suite", "suite_version", "dataset", "norm", "eps", "n", "partial", "seed", "dialect",
-        "batch_size", "precision", "model", "attacks", "audit", "counts", "hashes",
+        "batch_size", "precision", "model", "training", "attacks", "audit", "counts", "hashes",
     ]  # fmt: skip
     assert (found["n"], found["partial"], found["eps"]) == (16, True, "0.02")
     clean = found["attacks"]["clean"]
@@ -228,6 +228,57 @@ def test_nan_logits_count_as_misclassified_and_are_flagged(
     assert arrays["clean.fooled"][bright.numpy()].all()
     assert (arrays["clean.margin"][bright.numpy()] == -np.inf).all()
     assert found["clean"]["nan_logits"] == int(bright.sum()) <= found["pgd-2"]["nan_logits"]
+
+
+class Masked(nn.Module):
+    """Gives the logits of a net and a gradient of NaN: the derivative of a root at zero."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = (x - x).pow(2).flatten(1).sum(1, keepdim=True).sqrt()
+        logits: Tensor = self.net(x) + nothing
+        return logits
+
+
+def test_gradients_of_nan_are_counted_for_they_make_an_attack_look_weak(attack: Attack, net: nn.Module) -> None:
+    sound = attack(settle("fgsm", "pgd-2", eps="0.05"), "sound").document["attacks"]
+    found = attack(settle("fgsm", "pgd-2", eps="0.05"), "masked", net=Masked(net)).document["attacks"]
+    assert (found["clean"]["nan_logits"], found["clean"]["correct"]) == (0, sound["clean"]["correct"])
+    assert found["fgsm"]["correct"] == found["clean"]["correct"] > sound["fgsm"]["correct"]
+    assert {name: each["nan_gradients"] for name, each in found.items()} == {"clean": 0, "fgsm": 16, "pgd-2": 32}
+    assert {each["nan_gradients"] for each in sound.values()} == {0}
+
+
+def test_a_net_that_gives_nan_for_every_image_is_refused(attack: Attack, net: nn.Module, tmp_path: Path) -> None:
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(CheckError) as caught:
+        attack(settle("fgsm"))
+    assert caught.value.what == "the net gives logits that are not finite for every image"
+    assert not (tmp_path / "result" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (lambda x: (x, x), "the model answers with a tuple, not with a tensor of logits"),
+        (lambda x: [][0], "the model cannot take 1x8x8 images: IndexError: list index out of range"),
+    ],
+)
+def test_a_model_that_answers_with_no_logits_is_refused(
+    attack: Attack, answer: Callable[[Tensor], object], what: str
+) -> None:
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return answer(x)
+
+    with pytest.raises(InputError) as caught:
+        attack(settle("fgsm"), net=Wrong())
+    assert caught.value.what == what
 
 
 def test_an_image_outside_its_ball_stops_everything(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,13 +102,12 @@ def named(name: str, **changes: Any) -> dict[str, Any]:
 
 def row(name: str = "a", **changes: Any) -> Row:
     """The row of a net that awpbench did not train."""
-    return Row.from_result(named(name, **changes), None, None)
+    return Row.from_result(named(name, **changes))
 
 
 def write_run(root: Path, folder: str = "best-full-v1.0", **changes: Any) -> Path:
     """Write a run folder with one evaluation; return the evaluation's folder."""
     evaluation = root / "cifar10-prn18-w16-at-awp-s0" / "eval" / folder
     evaluation.mkdir(parents=True)
-    (evaluation / "result.json").write_text(json.dumps(result(**changes)))
-    (evaluation.parents[1] / "config.json").write_text(json.dumps(config()))
+    (evaluation / "result.json").write_text(json.dumps(result(**{"training": config(), **changes})))
     return evaluation

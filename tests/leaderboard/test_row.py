@@ -25,7 +25,7 @@ CARD = {
 
 
 def built(**changes: Any) -> Row:
-    return Row.from_result(crafted.result(**changes), None, None)
+    return Row.from_result(crafted.result(**changes))
 
 
 def failure(error: InputError | CheckError) -> tuple[str, str]:
@@ -33,7 +33,7 @@ def failure(error: InputError | CheckError) -> tuple[str, str]:
 
 
 def test_a_row_carries_the_keys_of_robustbench_in_its_style() -> None:
-    document = Row.from_result(crafted.result(), crafted.config(), CARD).document()
+    document = Row.from_result(crafted.result(training=crafted.config()), CARD).document()
     document.pop("awpbench")
     assert document == {
         "link": "https://arxiv.org/abs/2004.05884",
@@ -54,7 +54,7 @@ def test_a_row_carries_the_keys_of_robustbench_in_its_style() -> None:
 
 
 def test_a_row_says_how_we_trained_the_net() -> None:
-    details = Row.from_result(crafted.result(), crafted.config(), None).document()["awpbench"]
+    details = Row.from_result({**crafted.result(), "training": crafted.config()}).document()["awpbench"]
     assert details["defense"] == "at"
     assert details["awp"] == {"gamma": 0.01, "warmup": 0}
     assert details["selection"] == "validation"
@@ -90,7 +90,7 @@ def test_a_net_that_we_did_not_train_has_no_training_and_empty_bibliography() ->
     ],
 )
 def test_a_row_declares_which_images_chose_the_checkpoint(name: str, select_on: str, selection: str | None) -> None:
-    row = Row.from_result(crafted.named(name), crafted.config(select_on=select_on), None)
+    row = Row.from_result({**crafted.named(name), "training": crafted.config(select_on=select_on)})
     assert row.awpbench.selection == selection
 
 
@@ -156,7 +156,7 @@ def test_a_whole_evaluation_has_no_footnote() -> None:
 
 
 def identity(config: dict[str, Any] | None = None, **changes: Any) -> str:
-    return Row.from_result(crafted.result(**changes), config, None).awpbench.id
+    return Row.from_result(crafted.result(**changes, training=config)).awpbench.id
 
 
 def test_an_id_reads_as_model_suite_and_a_digest() -> None:
@@ -195,7 +195,7 @@ def test_training_again_with_the_same_configuration_keeps_the_id() -> None:
 
 def test_best_and_last_of_one_run_are_two_rows() -> None:
     names = ("run/best", "run/last")
-    rows = [Row.from_result(crafted.named(name), crafted.config(), None) for name in names]
+    rows = [Row.from_result({**crafted.named(name), "training": crafted.config()}) for name in names]
     assert len({row.awpbench.id for row in rows}) == 2
 
 
@@ -293,7 +293,7 @@ def test_a_result_that_does_not_fit_is_refused(changes: dict[str, Any], what: st
 )
 def test_a_card_holds_bibliography_and_nothing_else(card: dict[str, Any], what: str) -> None:
     with pytest.raises(InputError) as caught:
-        Row.from_result(crafted.result(), None, card)
+        Row.from_result(crafted.result(), card)
     mend = "A card holds link, name, authors, additional_data, venue and nothing else."
     assert failure(caught.value) == (what, mend)
 
@@ -346,7 +346,7 @@ def test_keys_types_and_order_are_those_of_robustbench(shared: Path) -> None:
     curated = [json.loads(file.read_text()) for file in files]
     spelled = {key for document in curated for key in document}
     assert set(own_keys(Row.model_json_schema()["properties"])) == spelled
-    ours = Row.from_result(crafted.result(audit={"verdict": "reliable", "findings": []}), None, CARD).document()
+    ours = Row.from_result(crafted.result(audit={"verdict": "reliable", "findings": []}), CARD).document()
     for key in own_keys(ours):
         assert any(type(ours[key]) is type(document[key]) for document in curated if key in document), key
     plain = next(

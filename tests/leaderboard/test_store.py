@@ -149,8 +149,8 @@ def backwards(value: Any) -> Any:
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_keys_in_a_result() -> None:
-    there = crafted.Row.from_result(crafted.result(), crafted.config(), None)
-    back = crafted.Row.from_result(backwards(crafted.result()), backwards(crafted.config()), None)
+    there = crafted.Row.from_result({**crafted.result(), "training": crafted.config()})
+    back = crafted.Row.from_result({**backwards(crafted.result()), "training": backwards(crafted.config())})
     assert store.canonical(board_of((back,))) == store.canonical(board_of((there,)))
 
 
@@ -301,19 +301,17 @@ def test_two_hundred_kills_of_four_writers_lose_no_acknowledged_row(tmp_path: Pa
 # From a result to a row
 
 
-def test_the_run_folder_says_how_the_net_was_trained(tmp_path: Path) -> None:
+def test_the_result_says_how_the_net_was_trained(tmp_path: Path) -> None:
     evaluation = crafted.write_run(tmp_path)
     details = store.load_row(evaluation).awpbench
     assert (details.defense, details.selection) == ("at", "validation")
     assert store.load_row(evaluation / "result.json").awpbench == details
 
 
-def test_a_result_outside_of_a_run_folder_takes_no_configuration(tmp_path: Path) -> None:
-    evaluation = crafted.write_run(tmp_path)
-    elsewhere = evaluation.parents[1] / "results" / "x"
-    elsewhere.mkdir(parents=True)
-    (evaluation / "result.json").rename(elsewhere / "result.json")
-    assert store.load_row(elsewhere).awpbench.defense is None
+def test_a_run_folder_says_nothing_of_a_net_that_was_evaluated_in_it(tmp_path: Path) -> None:
+    evaluation = crafted.write_run(tmp_path, training=None)
+    (evaluation.parents[1] / "config.json").write_text(json.dumps(crafted.config()))
+    assert store.load_row(evaluation).awpbench.defense is None
 
 
 def test_a_folder_named_relative_to_itself_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
