@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from awpbench import rundir
+from awpbench.cli import main
 from awpbench.evaluation.compare import Result
 from awpbench.leaderboard import store
 from awpbench.leaderboard.row import Row
@@ -40,6 +41,15 @@ def test_the_counts_of_a_result_are_those_of_its_images(folder: Path) -> None:
     for attack, found in result.document["attacks"].items():
         fooled = result.arrays[f"{attack}.fooled"]
         assert (len(fooled), int(np.sum(~fooled))) == (found["n"], found["correct"])
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_comparison_in_the_readme_is_what_the_command_prints(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = (ROOT / "model_zoo" / f"cifar10-prn18-w16-{name}-s0" for name in ("at", "at-awp"))
+    assert main(["compare", *(str(run / "eval" / f"{checkpoint}-full-v1.0") for run in runs)]) == 0
+    assert capsys.readouterr().out in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: "/".join(folder.parts[-3::2]))
