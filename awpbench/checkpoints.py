@@ -57,7 +57,7 @@ class ModelSpec:
             classes=_positive(values["classes"]),
             shape=(channels, height, breadth),
             mean=_per_channel(values["mean"], channels),
-            std=_per_channel(values["std"], channels, positive=True),
+            std=_per_channel(values["std"], channels, divisor=True),
         )
 
     def build(self) -> nn.Module:
@@ -79,11 +79,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _per_channel(values: Any, channels: int, *, positive: bool = False) -> tuple[float, ...] | None:
+def _per_channel(values: Any, channels: int, *, divisor: bool = False) -> tuple[float, ...] | None:
     if values is None:
         return None
     numbers = tuple(map(float, values))
-    usable = all(math.isfinite(number) and not (positive and number <= 0) for number in numbers)
+    usable = all(math.isfinite(number) and not (divisor and number == 0) for number in numbers)
     if len(numbers) != channels or not usable:
         raise ValueError(f"{list(numbers)} is no normalisation of {channels} channels")
     return numbers
