@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from awpbench import foreign, models, rundir
+from awpbench.config import Ratio, check_budget
 from awpbench.defaults import DATASETS
 from awpbench.errors import AwpbenchError, InputError, UsageError, lookup
 
@@ -273,6 +274,11 @@ def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise InputError(f"{path} lacks a part of a checkpoint, or has a bad one: {error}", _FETCH_AGAIN) from None
+    try:
+        facts = lookup(DATASETS, "data set", str(checkpoint.dataset))
+        check_budget(str(checkpoint.threat_norm), Ratio.parse(str(checkpoint.threat_eps)).value, facts.shape)
+    except UsageError as error:
+        raise InputError(f"{path} cannot be what it says: {error.what}", _FETCH_AGAIN) from None
     _check_tensors(path, checkpoint.state_dict)
     return checkpoint
 
@@ -317,7 +323,9 @@ def _check_fit(checkpoint: Checkpoint) -> None:
         if key.endswith("num_batches_tracked"):  # absent from very old files, and of no use to a trained net
             state.setdefault(key, torch.zeros((), dtype=torch.int64, device="cpu"))
     shapes = {key: (list(state[key].shape), list(expected[key].shape)) for key in expected if key in state}
+    kinds = [key for key in shapes if state[key].is_floating_point() != expected[key].is_floating_point()]
     problems = [
+        *_first("wrongly typed", [f"{key} ({state[key].dtype})" for key in kinds]),
         *_first("missing", [key for key in expected if key not in state]),
         *_first("unexpected", [key for key in state if key not in expected]),
         *_first("mis-shaped", [f"{key} {has} for {wants}" for key, (has, wants) in shapes.items() if has != wants]),

@@ -91,8 +91,14 @@ LARGEST_SEED = 2**63 - 1  # that torch takes
 Schedule = Literal["piecewise", "cosine", "cyclic"]
 
 
-def check_step(step_size: float, eps: float) -> None:
-    """Raise UsageError for a step that moves nowhere or downhill; where the budget is 0, so may the step be."""
+def check_step(norm: str, step_size: float, eps: float) -> None:
+    """Raise UsageError for a step that moves nowhere or downhill, or in L-inf beyond all images (2/255, not 2).
+
+    Where the budget is 0, so may the step be.
+    """
+    if norm == "Linf" and step_size > 1:
+        what = f"--step-size is {step_size:g}, but pixels are in [0, 1]"
+        raise UsageError(what, f"Write it as a fraction of 255: {step_size:g}/255.")
     if not (step_size > 0 or step_size == eps == 0):
         raise UsageError(f"--step-size is {step_size:g}, which is no step", "Give a number above 0, such as 2/255.")
 
@@ -162,7 +168,7 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _make_sense(self) -> TrainConfig:
         check_budget(self.norm, self.eps.value)
-        check_step(self.step_size.value, self.eps.value)
+        check_step(self.norm, self.step_size.value, self.eps.value)
         if self.awp and self.awp_gamma == 0:
             raise UsageError(
                 "AWP with gamma 0 would never perturb anything", "Give an --awp-gamma above 0, or --no-awp."

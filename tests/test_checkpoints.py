@@ -364,6 +364,7 @@ def test_an_older_awpbench_refuses_a_newer_format(tmp_path: Path) -> None:
         ({"model": {**SPEC, "architecture": "vit"}}, "there is no model called 'vit'"),
         ({"model": {}}, "'shape'"),
         ({"threat": None}, "'NoneType' object is not subscriptable"),
+        ({"dataset": 3}, "3 is no text"),
         ({"state_dict": [1]}, "'list' object has no attribute 'items'"),
     ],
 )
@@ -468,3 +469,25 @@ def test_a_file_of_no_tensors_is_refused(tmp_path: Path) -> None:
         path.write_bytes(buffer.getvalue())
         mend = "Save the state dict: torch.save(model.state_dict(), 'x.pt')."
         assert refusal(path) == (f"{path} holds no weights", mend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"dataset": "imagenet"}, "there is no data set called 'imagenet'"),
+        ({"threat": {"norm": "Linf", "eps": "8"}}, "eps is 8, but pixels are in [0, 1]"),
+    ],
+)
+def test_a_checkpoint_that_names_no_possible_data_or_threat_is_refused(
+    tmp_path: Path, changes: Mapping[str, Any], why: str
+) -> None:
+    path = tmp_path / "x.pt"
+    checkpoints.save(path, payload(**changes))
+    assert refusal(path) == (f"{path} cannot be what it says: {why}", FETCH_AGAIN)
+
+
+def test_weights_of_whole_numbers_are_refused(tmp_path: Path) -> None:
+    path, rounded = tmp_path / "x.pt", payload()
+    rounded["state_dict"]["conv2.weight"] = rounded["state_dict"]["conv2.weight"].long()
+    checkpoints.save(path, rounded)
+    assert "wrongly typed conv2.weight (torch.int64)" in refusal(path)[0]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from awpbench import defenses
 from awpbench.config import Ratio, TrainConfig
 from awpbench.defaults import read_config_file, resolve_training
 from awpbench.errors import InputError, UsageError
@@ -200,6 +201,16 @@ def test_awp_that_never_starts_is_refused() -> None:
 def test_mart_weighs_its_robust_term_as_the_public_code_does_per_architecture() -> None:
     assert resolve(defense="mart", architecture="wrn-34-10")[0].beta == 6.0
     assert resolve(defense="mart", architecture="prn18")[0].beta == 5.0
+
+
+@pytest.mark.parametrize("defense", list(defenses.DEFENSES))
+def test_bf16_is_for_the_defenses_that_attack_in_eval_mode(defense: str) -> None:
+    flags = {"defense": defense, "precision": "bf16-attack"}
+    if defenses.get(defense).attack_mode == "eval":
+        assert resolve_training(flags)[0].precision == "bf16-attack"
+    else:
+        with pytest.raises(UsageError, match="needs an attack in eval mode"):
+            resolve_training(flags)
 
 
 def test_a_train_mode_attack_has_no_bf16_copy() -> None:

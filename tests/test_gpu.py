@@ -25,7 +25,7 @@ pytestmark = list(cuda_param().marks)
 def test_a_step_on_cuda_equals_the_step_on_the_cpu_in_float64(method: str, norm: Norm) -> None:
     torch.manual_seed(0)
     on_cpu = models.build("small-cnn", classes=10, shape=(1, 8, 8), width=4).double()
-    on_cuda = copy.deepcopy(on_cpu).cuda()
+    on_cuda = copy.deepcopy(on_cpu).to("cuda")
     x, y = torch.rand(6, 1, 8, 8, dtype=torch.float64), torch.arange(6)
     for model in (on_cpu, on_cuda):
         device = next(model.parameters()).device

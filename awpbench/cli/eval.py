@@ -103,11 +103,13 @@ def eval_command(
         places["file"] = (str(store.find(file)), common.source(file, store.VARIABLE))
         _show_plan(settled, sources, subject, images, on, places, as_json)
         return
+    from awpbench.leaderboard.store import check_targets, write_row
+
+    if settled.suite and not no_row:
+        check_targets(file=file, card=card)
     finished = _run(settled, subject, images, where, on, force)
     _report(finished, where, as_json)
     if settled.suite and not no_row:
-        from awpbench.leaderboard.store import write_row
-
         path, outcome = write_row(where, file=file, card=card)
         common.note(f"{outcome} its row in {path}")
 

@@ -102,7 +102,8 @@ def resolve_evaluation(
     for given, source in ((flags, "flag"), (from_file, "file"), (checkpoint or {}, "checkpoint")):
         for key, value in given.items():
             lookup(EvalConfig.model_fields, "configuration value", key)
-            if value is not None and key not in values:
+            other_norm = source == "checkpoint" and key == "eps" and values["norm"] != given.get("norm")
+            if value is not None and key not in values and not other_norm:  # a budget belongs to its norm
                 values[key], sources[key] = value, source
 
     def settle(key: str, value: Any, source: str = "default") -> Any:
@@ -129,7 +130,7 @@ def resolve_evaluation(
         settle(key, default)
     settle("precision", "fp32")
     _check_limits(values["limits"], values["attacks"])
-    check_step(Ratio.parse(values["step_size"]).value, eps.value)
+    check_step(values["norm"], Ratio.parse(values["step_size"]).value, eps.value)
     return validated(EvalConfig, values), {key: sources[key] for key in EvalConfig.model_fields}
 
 

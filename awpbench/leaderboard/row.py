@@ -170,8 +170,7 @@ class Row(Strict):
         except ValueError:
             mend = "Evaluate again, and look for the attack that broke down."
             raise CheckError("the result holds NaN or infinity", mend) from None
-        mend = f"A card holds {', '.join(Card.model_fields)} and nothing else."
-        bibliography = checked(Card, card or {}, "the card", mend)
+        bibliography = card_of(card or {})
         details = _details(result, config, hashes)
         keys = bibliography.model_dump() | _derived(details)
         keys["number_forward_passes"] = 1
@@ -225,6 +224,11 @@ def checked(model: type[M], values: Any, what: str, mend: str) -> M:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{what} does not fit: {where + ': ' if where else ''}{first['msg']}", mend) from None
+
+
+def card_of(values: dict[str, Any]) -> Card:
+    """Read the bibliographic keys of a card. Raises InputError for any other key or a value that does not fit."""
+    return checked(Card, values, "the card", f"A card holds {', '.join(Card.model_fields)} and nothing else.")
 
 
 def _hash(document: dict[str, Any]) -> str:

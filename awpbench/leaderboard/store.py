@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from awpbench import rundir
 from awpbench.errors import InputError, RefusedError
-from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Row, board_of, checked
+from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Row, board_of, card_of, checked
 
 FILE = "leaderboard.json"
 VARIABLE = "AWPBENCH_LEADERBOARD"
@@ -83,6 +83,18 @@ def load_row(result: Path, card: str | None = None) -> Row:
     file = result / rundir.RESULT if result.is_dir() else result
     document = _json_object(file, "Name a result.json, or the folder that awpbench eval wrote.")
     return Row.from_result(document, None if card is None else _card(Path(card)))
+
+
+def check_targets(*, file: str | None, card: str | None) -> None:
+    """Raise what `write_row` would for a leaderboard that cannot be read, or a card that cannot be used.
+
+    To be called before an evaluation of hours, not after it.
+    """
+    path = find(file)
+    if path.exists():
+        read(path)
+    if card is not None:
+        card_of(_card(Path(card)))
 
 
 def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[Path, str]:

@@ -74,6 +74,18 @@ def test_a_trained_net_is_attacked_and_ranked_with_its_own_data_and_threat(capsy
     ]
 
 
+@pytest.mark.parametrize("words", [["--card", "nowhere.toml"], ["--file", "bad.json"]], ids=["card", "leaderboard"])
+def test_a_row_that_could_not_be_written_is_refused_before_the_attacks(words: list[str]) -> None:
+    Path("bad.json").write_text("no JSON")
+    assert main([*TINY, "--suite", "quick", "--n-examples", "20", *words]) == 4
+    assert not Path("results").exists()
+
+
+def test_the_meta_device_is_none_to_run_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--suite", "quick", "--n-examples", "20", "--device", "meta"]) == 2
+    assert said(capsys)[0] == "error: there is no device 'meta' here"
+
+
 def test_the_second_time_nothing_is_run_and_the_row_stays_one(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, "--suite", "quick", "--n-examples", "20"]
     assert main(words) == 0

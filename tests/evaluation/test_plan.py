@@ -18,6 +18,19 @@ def test_clean_predictions_cannot_be_limited() -> None:
     assert caught.value.mend == "Limit the attacks, or give --n-examples."
 
 
+def test_a_budget_is_not_inherited_under_another_norm() -> None:
+    brings = {"dataset": "cifar10", "norm": "Linf", "eps": "8/255"}
+    with pytest.raises(UsageError, match="nothing names the data and the threat to evaluate on: --eps missing"):
+        resolve_evaluation({"suite": "quick", "norm": "L2"}, checkpoint=brings)
+    assert resolve_evaluation({"suite": "quick", "norm": "Linf"}, checkpoint=brings)[0].eps.text == "8/255"
+
+
+def test_a_step_beyond_all_images_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_evaluation({**THREAT, "suite": "quick", "step_size": "2"})
+    assert caught.value.mend == "Write it as a fraction of 255: 2/255."
+
+
 def test_a_budget_of_0_needs_no_step() -> None:
     assert resolve_evaluation({**THREAT, "eps": "0", "suite": "quick"})[0].step_size.value == 0
 

@@ -55,7 +55,7 @@ def test_a_model_of_no_width_is_refused() -> None:
 
 def test_names_resolve_without_torch() -> None:
     code = "import sys; from awpbench import models; models.canonical('wrn34'); sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "small-cnn"])
