@@ -48,7 +48,7 @@ class PreActResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(self.normalize(x))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        out = F.relu(self.bn(out))
+        out = F.relu(self.bn(out), inplace=True)
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
         return logits
 

@@ -27,9 +27,9 @@ class SmallCNN(nn.Module):
         self.fc = nn.Linear(8 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(self.normalize(x))))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = F.relu(self.bn3(self.conv3(out)))
+        out = F.relu(self.bn1(self.conv1(self.normalize(x))), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = F.relu(self.bn3(self.conv3(out)), inplace=True)
         logits: Tensor = self.fc(F.adaptive_avg_pool2d(out, 2).flatten(1))
         return logits
 

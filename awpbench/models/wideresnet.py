@@ -57,7 +57,7 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(self.normalize(x))
         out = self.block3(self.block2(self.block1(out)))
-        out = F.relu(self.bn1(out))
+        out = F.relu(self.bn1(out), inplace=True)
         logits: Tensor = self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
         return logits
 
