@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, model_validator
@@ -15,9 +18,16 @@ from awpbench.errors import UsageError, hint, lookup
 M = TypeVar("M", bound=BaseModel)
 
 
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
+_LONGEST = 24  # characters of a number: all digits of a float
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """A number that remembers how it was written: `8/255` keeps its text beside its value."""
+    """An exact number with one spelling: decimals as they are, else so many 255ths, else a reduced fraction.
+
+    So 3/20 is `0.15` and 16/510 is `8/255`, and results under equal budgets say so in equal words.
+    """
 
     text: str
     value: float
@@ -28,26 +38,23 @@ class Ratio:
         if isinstance(given, Ratio):
             return given
         text = str(given).strip()
-        numerator, slash, denominator = text.partition("/")
         try:
-            value = float(numerator) / float(denominator) if slash else float(text)
-        except (ValueError, ZeroDivisionError):
-            raise UsageError(
-                f"{text!r} is not a number", "Write a decimal such as 0.031 or a fraction such as 8/255."
-            ) from None
-        if not math.isfinite(value):
-            raise UsageError(
-                f"{text!r} is not a finite number", "Write a decimal such as 0.031 or a fraction such as 8/255."
-            )
-        return cls(text, value)
+            return cls._of(_exact(text))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            what = f"{text!r} is not a number"
+            raise UsageError(what, "Write a decimal such as 0.031 or a fraction such as 8/255.") from None
 
     def times(self, numerator: int, denominator: int) -> Ratio:
-        """Scale exactly where the text allows it: 8/255 times 1/4 is 2/255."""
-        top, slash, bottom = self.text.partition("/")
-        if not slash:
-            return Ratio(f"{self.value * numerator / denominator:.12g}", self.value * numerator / denominator)
-        scaled = float(top) * numerator / denominator
-        return Ratio(f"{scaled:.12g}/{bottom}", scaled / float(bottom))
+        """Scale exactly: 8/255 times 1/4 is 2/255."""
+        return Ratio._of(_exact(self.text) * Fraction(numerator, denominator))
+
+    @classmethod
+    def _of(cls, exact: Fraction) -> Ratio:
+        text = _decimal(exact)
+        if text is None:
+            of_255 = _decimal(exact * 255)
+            text = f"{exact.numerator}/{exact.denominator}" if of_255 is None else f"{of_255}/255"
+        return cls(text, float(exact))
 
     def __str__(self) -> str:
         return self.text
@@ -64,6 +71,26 @@ class Ratio:
         if not isinstance(given, str | int | float | Ratio) or isinstance(given, bool):
             raise ValueError("not a number")
         return cls.parse(given)
+
+
+def _exact(text: str) -> Fraction:
+    numerator, slash, denominator = text.partition("/")
+    for number in (numerator, denominator) if slash else (numerator,):
+        if len(number) > _LONGEST or not _NUMBER.fullmatch(number):
+            raise ValueError(number)
+    return Fraction(numerator) / Fraction(denominator if slash else 1)
+
+
+def _decimal(exact: Fraction) -> str | None:
+    """Write a number without a fraction, or return None where that takes infinitely many digits."""
+    rest = exact.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest != 1:
+        return None
+    text = f"{Decimal(exact.numerator) / Decimal(exact.denominator):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 Norm = Literal["Linf", "L2"]
