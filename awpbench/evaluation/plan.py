@@ -130,6 +130,8 @@ def resolve_evaluation(
         settle(key, default)
     settle("precision", "fp32")
     _check_limits(values["limits"], values["attacks"])
+    if "cw-inf" not in values["attacks"] and sources["kappa"] != "default":
+        raise UsageError("--kappa is the confidence of cw-inf, which does not run", "Leave it out.")
     check_step(values["norm"], Ratio.parse(values["step_size"]).value, eps.value)
     return validated(EvalConfig, values), {key: sources[key] for key in EvalConfig.model_fields}
 
@@ -155,7 +157,9 @@ def read_limits(texts: list[str]) -> dict[str, int]:
         name, _, number = text.partition("=")
         if not number.isdecimal() or int(number) < 1:
             raise UsageError(f"--limit {text} names no number of images", "Write it as in --limit spsa=100.")
-        found["clean" if name == "clean" else canonical(name)] = int(number)
+        attack = "clean" if name == "clean" else canonical(name)
+        if found.setdefault(attack, int(number)) != int(number):
+            raise UsageError(f"--limit gives {attack} two numbers of images", "Give one.")
     return found
 
 

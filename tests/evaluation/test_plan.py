@@ -106,6 +106,17 @@ def test_every_attack_is_defined_completely() -> None:
     assert found["autoattack"]["implementation"].startswith("pyautoattack 0.")
 
 
+def test_a_confidence_without_its_attack_is_refused() -> None:
+    with pytest.raises(UsageError, match="--kappa is the confidence of cw-inf, which does not run"):
+        resolve_evaluation({**THREAT, "suite": "quick", "kappa": 50.0})
+
+
+def test_two_limits_of_one_attack_are_refused() -> None:
+    assert read_limits(["spsa=60", "SPSA=60"]) == {"spsa": 60}
+    with pytest.raises(UsageError, match="--limit gives spsa two numbers of images"):
+        read_limits(["spsa=60", "SPSA=70"])
+
+
 def test_autoattack_is_called_standard_only_with_ten_classes() -> None:
     config, _ = resolve_evaluation({**THREAT, "suite": "standard"})
     four, three = (definition(config, "autoattack", classes) for classes in (4, 3))
