@@ -20,6 +20,7 @@ EVAL = "eval"
 RESULT = "result.json"
 EVAL_TIMING = "timing.json"
 PER_IMAGE = "per_image.npz"
+EVIDENCE = "evidence.npz"
 SHARDS = "shards"
 
 

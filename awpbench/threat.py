@@ -59,8 +59,15 @@ class ThreatModel:
         distance: Tensor = torch.linalg.vector_norm(difference, ord=torch.inf if self.norm == "Linf" else 2, dim=1)
         return distance
 
+    def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Tell which images are inside the box and the ball, up to rounding, `(N,)`; NaN is not."""
+        pixels = x_adv.flatten(1)
+        return (pixels >= 0).all(1) & (pixels <= 1).all(1) & (self.distance(x_adv, x) <= self.eps + TOLERANCE)
+
     def violation(self, x_adv: Tensor, x: Tensor) -> str | None:
         """Say what is wrong with adversarial images (not finite, outside the box, outside the ball), or return None."""
+        if not len(x_adv):
+            return None
         if not bool(torch.isfinite(x_adv).all()):
             return "an adversarial image holds NaN or infinity"
         low, high = float(x_adv.min()), float(x_adv.max())

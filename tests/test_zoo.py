@@ -10,7 +10,7 @@ import pytest
 
 from awpbench import rundir
 from awpbench.cli import main
-from awpbench.evaluation.compare import Result
+from awpbench.evaluation.results import Result
 from awpbench.leaderboard import store
 from awpbench.leaderboard.row import Row
 

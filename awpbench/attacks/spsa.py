@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,23 +33,47 @@ def spsa(
 
     Each gradient takes `samples` directions of +-1, drawn anew for every image and step, and two forward passes per
     direction. An image stops as soon as it is misclassified. `max_batch` bounds the images per forward pass. Every
-    image is attacked by itself, so its result depends on no other one.
+    image has its own gradients, so its result depends on no other one.
     """
+    settings: dict[str, Any] = {"steps": steps, "samples": samples, "delta": delta, "lr": lr, "max_batch": max_batch}
+    return descend(model, x, y, threat=threat, generator=generator, **settings)[0]
 
-    def attack_one(x: Tensor, y: Tensor, draws: ImageDraws) -> Tensor:
-        x_adv, mean, square = x, torch.zeros_like(x), torch.zeros_like(x)
-        for step in range(1, steps + 1):
-            if not bool(margin(model(x_adv), y) >= 0):  # fooled, or NaN
-                break
-            directions = draws.signs(x_adv, samples)[0]
-            grad = estimate_gradient(model, x_adv, y, directions, delta=delta, max_batch=max_batch)
-            mean, square, change = adam(mean, square, grad, step=step, lr=lr)
-            x_adv = threat.project(x_adv - change, x)
-        return x_adv
 
-    with torch.no_grad():
-        found = [attack_one(x[i : i + 1], y[i : i + 1], generator.keep([i])) for i in range(len(x))]
-    return torch.cat(found) if found else x.clone()
+@torch.no_grad()
+def descend(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatModel,
+    generator: ImageDraws,
+    steps: int,
+    samples: int,
+    delta: float,
+    lr: float,
+    max_batch: int,
+) -> tuple[Tensor, Tensor]:
+    """Return `spsa`'s images and the gradients that each took, `(N,)`."""
+    x_adv, mean, square = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
+    gradients = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    standing = list(range(len(x)))
+    for step in range(1, steps + 1):
+        if not standing:
+            break
+        looks = [margin(model(x_adv[some]), y[some]) for some in _chunks(standing, max_batch)]
+        standing = [i for i, ok in zip(standing, (torch.cat(looks) >= 0).tolist(), strict=True) if ok]  # NaN is fooled
+        for i in standing:
+            one = slice(i, i + 1)
+            directions = generator.keep([i]).signs(x[one], samples)[0]
+            grad = estimate_gradient(model, x_adv[one], y[one], directions, delta=delta, max_batch=max_batch)
+            mean[one], square[one], change = adam(mean[one], square[one], grad, step=step, lr=lr)
+            x_adv[one] = threat.project(x_adv[one] - change, x[one])
+            gradients[i] += 1
+    return x_adv, gradients
+
+
+def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def estimate_gradient(

@@ -18,6 +18,7 @@ from awpbench.cli.leaderboard import app as leaderboard_app
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
+from awpbench.cli.verify import verify_command
 from awpbench.errors import AwpbenchError, InputError, UsageError
 
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError; typer may bring a click of its own
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("resume")(resume)
 app.command("eval")(eval_command)
+app.command("verify")(verify_command)
 app.command("compare")(compare_command)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")

@@ -20,7 +20,8 @@ def compare_command(
     as_json: common.JsonOption = False,
 ) -> None:
     """Compare two results image by image: difference B - A, its 95 % interval, and the exact McNemar test's p."""
-    from awpbench.evaluation.compare import Result, compare, document
+    from awpbench.evaluation.compare import compare, document
+    from awpbench.evaluation.results import Result
 
     one, other = Result.read(first), Result.read(second)
     differences = compare(one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from awpbench.data.images import ImageSet
     from awpbench.evaluation.plan import EvalConfig
-    from awpbench.evaluation.runner import Finished
+    from awpbench.evaluation.runner import Finished, Share, Unfinished
     from awpbench.evaluation.subject import Subject
 
 
@@ -27,8 +28,12 @@ def eval_command(
     ] = None,
     suite: Annotated[str | None, typer.Option(help="quick, standard or full.")] = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="fgsm, pgd-N, cw-inf, spsa or autoattack, instead of a suite; repeatable.")
+        list[str] | None,
+        typer.Option(help="fgsm, pgd-N, pgd-N-worst, cw-inf, spsa or autoattack, instead of a suite; repeatable."),
     ] = None,
+    worst: Annotated[
+        bool, typer.Option("--worst", help="Beside the last iterate of the longest PGD, also score its worst ones.")
+    ] = False,
     dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits; else the checkpoint's.")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf or L2; else the checkpoint's.")] = None,
     eps: Annotated[
@@ -43,8 +48,22 @@ def eval_command(
     kappa: Annotated[float | None, typer.Option(help="Confidence of CW; else 0.")] = None,
     n_examples: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
     limit: Annotated[list[str] | None, typer.Option(help="ATTACK=N: images of one attack; repeatable.")] = None,
+    indices: Annotated[
+        str | None, typer.Option(help="File with the places of the test images to use, one a line.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every random draw, image by image.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images at a time.")] = None,
+    block: Annotated[
+        int | None, typer.Option(help="Images per call of the net, padded to it; else 64. Less takes less memory.")
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="auto, or images attacked together; changes no result.")
+    ] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Keep the adversarial images, for awpbench verify.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: attack every N-th block, from the I-th; all write into one folder.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, or bf16-attack: attacks but SPSA in bfloat16; fp32 predicts.")
     ] = None,
@@ -73,6 +92,7 @@ def eval_command(
     """
     from awpbench.defaults import read_config_file
     from awpbench.evaluation.plan import read_limits, resolve_evaluation
+    from awpbench.evaluation.subject import read_indices
 
     flags = {
         "suite": suite,
@@ -86,14 +106,19 @@ def eval_command(
         "n_examples": n_examples,
         "limits": read_limits(limit) if limit else None,
         "seed": seed,
+        "block": block,
         "batch_size": batch_size,
+        "evidence": evidence or None,
         "precision": precision,
     }
-    subject = _subject(ckpt, model, arch, width, dataset, preprocessing)
+    subject = chosen_subject(ckpt, model, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
     settled, sources = resolve_evaluation(
-        flags, file=read_config_file(Path(config)) if config else None, checkpoint=subject.brings
+        flags, file=read_config_file(Path(config)) if config else None, checkpoint=subject.brings, worst=worst
     )
-    images = _images(settled.dataset, data_dir, offline)
+    images = load_images(settled.dataset, data_dir, offline)
+    whole = images
+    if indices is not None:
+        images = images.select(read_indices(Path(indices), len(whole)))
     where = Path(out) if out else subject.default_out(settled)
     on = common.resolve_device(device)
     if dry_run:
@@ -103,25 +128,33 @@ def eval_command(
         places["file"] = (str(store.find(file)), common.source(file, store.VARIABLE))
         _show_plan(settled, sources, subject, images, on, places, as_json)
         return
+    from awpbench.evaluation.runner import Unfinished
     from awpbench.leaderboard.store import check_targets, write_row
 
     if settled.suite and not no_row:
         check_targets(file=file, card=card)
-    finished = _run(settled, subject, images, where, on, force)
+    share, on = _share(shard, on, force)
+    finished = _run(settled, subject, images, whole, where, on, force, share)
+    if isinstance(finished, Unfinished):
+        there = finished.total - finished.missing
+        common.note(f"this share is done; {there} of {finished.total} blocks are there, and the last share finishes")
+        return
     _report(finished, where, as_json)
     if settled.suite and not no_row:
         path, outcome = write_row(where, file=file, card=card)
         common.note(f"{outcome} its row in {path}")
 
 
-def _subject(
+def chosen_subject(
     ckpt: str | None,
     model: str | None,
-    arch: str | None,
-    width: int | None,
-    dataset: str | None,
-    preprocessing: str | None,
+    *,
+    arch: str | None = None,
+    width: int | None = None,
+    dataset: str | None = None,
+    preprocessing: str | None = None,
 ) -> Subject:
+    """Load the net that a command line names."""
     if (ckpt is None) == (model is None):
         raise UsageError("a net is named by --ckpt or by --model, one of them", "Example: awpbench eval --ckpt best.pt")
     if model is not None and (arch or width or preprocessing):
@@ -136,7 +169,8 @@ def _subject(
     )
 
 
-def _images(dataset: str, data_dir: str | None, offline: bool) -> ImageSet:
+def load_images(dataset: str, data_dir: str | None, offline: bool) -> ImageSet:
+    """Load a test set, fetching it where it is missing and that is allowed."""
     from awpbench import data
     from awpbench.cli.data import fetch_progress
 
@@ -146,14 +180,44 @@ def _images(dataset: str, data_dir: str | None, offline: bool) -> ImageSet:
         )
 
 
+def _share(text: str | None, device: torch.device, force: bool) -> tuple[Share, torch.device]:
+    """Read `--shard 1/4`, or what torchrun says, which also names this process's GPU."""
+    from awpbench.evaluation.runner import WHOLE, Share
+
+    variables = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    if text is not None:
+        which, _, of = text.partition("/")
+        if not (which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of)):
+            raise UsageError(f"--shard {text} names no share", "Write it as in --shard 1/4, up to --shard 4/4.")
+        share = Share(int(which) - 1, int(of))
+    elif all(each.isdecimal() for each in variables):
+        rank, count, local = map(int, variables)
+        share = Share(rank, count)
+        if str(device) == "cuda":
+            device = common.resolve_device(f"cuda:{local}")
+    else:
+        return WHOLE, device
+    if force and share.count > 1:
+        raise UsageError("--force and shards exclude each other", "Remove the folder first, or give another --out.")
+    return share, device
+
+
 def _run(
-    config: EvalConfig, subject: Subject, images: ImageSet, out: Path, device: torch.device, force: bool
-) -> Finished:
+    config: EvalConfig,
+    subject: Subject,
+    images: ImageSet,
+    whole: ImageSet,
+    out: Path,
+    device: torch.device,
+    force: bool,
+    share: Share,
+) -> Finished | Unfinished:
     from awpbench.cli.evaluation import EvaluationProgress
     from awpbench.defaults import DATASETS
     from awpbench.evaluation.runner import evaluate
 
-    with common.stop_on_signals() as stop, EvaluationProgress() as progress:
+    label = f"shard {share.index + 1}/{share.count}: " if share.count > 1 else ""
+    with common.stop_on_signals() as stop, EvaluationProgress(label) as progress:
         return evaluate(
             subject.net,
             images,
@@ -162,11 +226,13 @@ def _run(
             model=subject.description,
             checkpoint=subject.checkpoint,
             training=subject.training,
+            whole=whole,
             out=out,
             device=device,
             progress=progress,
             stop=stop,
             force=force,
+            share=share,
         )
 
 
@@ -204,5 +270,5 @@ def _show_plan(
         (job, max(config.examples(each, len(images)) for each in job.attacks))
         for job in jobs(config, DATASETS[config.dataset].classes)
     ]
-    timed = estimate(subject.net, images, device, config.batch_size, config.precision)
+    timed = estimate(subject.net, images, device, config.block, config.precision)
     show_plan({**settled, **places}, planned, timed, as_json=as_json)

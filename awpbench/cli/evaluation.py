@@ -3,46 +3,97 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+import types
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.table import Table
 from tabulate import tabulate
 
 from awpbench.cli import common
+from awpbench.evaluation.statistics import wilson
 
 if TYPE_CHECKING:
     from awpbench.evaluation.estimate import Estimate
     from awpbench.evaluation.jobs import Job
+    from awpbench.evaluation.runner import State
 
 
-class EvaluationProgress(common.LiveBars):
-    """Shows per job the images done, the accuracy so far and the time left: bars on a terminal, else plain lines."""
+class EvaluationProgress:
+    """Shows per job the images done, the accuracy so far and the time left: a live table on a terminal, else lines."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[images]} images  accuracy {task.fields[accuracy]}  left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self, label: str = "") -> None:
+        self._label = label
+        self._console = common.stderr()
+        self._due = common.Every()
+        self._states: dict[str, State] = {}
         self._began = (time.monotonic(), 0.0)
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4)
 
-    def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
-        """Show the state of a job; a job seen for the first time gets a bar of its own."""
-        images, so_far = f"{int(done)}/{total}", "-" if accuracy is None else f"{accuracy:.1%}"
-        if job not in self._tasks:
-            self._tasks[job] = self._bars.add_task(job, total=total, images=images, accuracy=so_far)
-            self._began = (time.monotonic(), done)
-        self._bars.update(self._tasks[job], completed=done, images=images, accuracy=so_far)
-        if not self._console.is_terminal and (done >= total or self._due()):
-            common.note(f"{job}: {int(done)} of {total} images, accuracy {so_far}{self._left(done, total)}")
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
 
-    def _left(self, done: float, total: int) -> str:
-        since, before = self._began
-        if done >= total or done <= before:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self._live.stop()
+        if kind is not None:
+            self._tell_bounds()
+
+    def advance(self, state: State) -> None:
+        """Show where the evaluation is."""
+        if state.job not in self._states:
+            self._began = (time.monotonic(), state.done)
+        self._states[state.job] = state
+        if not self._console.is_terminal and (state.done >= state.total or self._due()):
+            left = f", left {self._left(state)}" if self._left(state) else ""
+            common.note(
+                f"{self._label}{state.job}: {int(state.done)} of {state.total} images, "
+                f"accuracy {_accuracy(state)}{left}; the suite: at most {_bound(state)}"
+            )
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+        common.note(f"{self._label}{text}")
+
+    def _table(self) -> Table | str:
+        if not self._states:
             return ""
-        return f", left {common.duration((time.monotonic() - since) / (done - before) * (total - done))}"
+        table = Table("attack", "images", "accuracy so far [95 %]", "left", box=None, header_style="bold")
+        for state in self._states.values():
+            table.add_row(state.job, f"{int(state.done)}/{state.total}", _accuracy(state), self._left(state))
+        last = list(self._states.values())[-1]
+        table.add_row("the suite", f"{last.n}", f"at most {_bound(last)}", "", style="dim")
+        return table
+
+    def _left(self, state: State) -> str:
+        since, before = self._began
+        if state.done >= state.total or state.done <= before:
+            return ""
+        return common.duration((time.monotonic() - since) / (state.done - before) * (state.total - state.done))
+
+    def _tell_bounds(self) -> None:
+        """Say what is known of an attack that was stopped: a bound, and not that attack's accuracy."""
+        if not self._states:
+            return
+        last = list(self._states.values())[-1]
+        if last.job.startswith("autoattack") and last.seen:
+            percent = 100 * last.correct / last.seen
+            self.note(f"AutoAttack is not finished: {percent:.2f} % ({last.seen} images) is an upper bound of it")
+        self.note(f"the suite so far: at most {_bound(last)} of {last.n} images")
+
+
+def _accuracy(state: State) -> str:
+    if not state.seen:
+        return "-"
+    low, high = wilson(state.correct, state.seen)
+    return f"{state.correct / state.seen:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _bound(state: State) -> str:
+    return f"{state.standing / state.n:.1%}"
 
 
 def show_results(document: dict[str, Any]) -> None:
@@ -60,6 +111,7 @@ def show_results(document: dict[str, Any]) -> None:
         for warning in found.get("warnings", []):
             common.note(f"{attack}: {warning}")
     part = ", part of the test set" if document["partial"] else ""
+    rows.append(_row("worst case of all", document["worst_case"]))
     common.print_text(
         f"{document['model']['name']}: {document['dataset']}, {document['norm']} {document['eps']}, "
         f"dialect {document['dialect']}{part}"

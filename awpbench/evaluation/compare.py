@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from awpbench import rundir
-from awpbench.errors import InputError, UsageError
+from awpbench.errors import UsageError
+from awpbench.evaluation.results import Result
 from awpbench.evaluation.statistics import mcnemar, paired_difference
-
-MEND = "Name a folder that awpbench eval wrote, with result.json and per_image.npz as they were."
 
 
 @dataclass(frozen=True)
@@ -36,38 +27,6 @@ class Difference:
     only_first: int
     only_second: int
     p: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished evaluation: result.json, and the arrays of per_image.npz."""
-
-    document: dict[str, Any]
-    arrays: dict[str, npt.NDArray[Any]]
-
-    @classmethod
-    def read(cls, folder: Path) -> Result:
-        """Read an evaluation's folder. Raises InputError where a file is missing, broken, or not that of the other."""
-        try:
-            document = json.loads((folder / rundir.RESULT).read_bytes())
-            data = (folder / rundir.PER_IMAGE).read_bytes()
-            known = document["hashes"]["per_image"]
-        except OSError as error:
-            raise InputError(f"{error.filename} cannot be read: {error.strerror}", MEND) from None
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{folder / rundir.RESULT} is no result.json of awpbench", MEND) from None
-        if rundir.sha256(folder / rundir.PER_IMAGE) != known:
-            raise InputError(f"{folder / rundir.PER_IMAGE} does not belong to the result.json beside it", MEND)
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return cls(document, {key: file[key] for key in file.files})
-        except (ValueError, zipfile.BadZipFile):
-            raise InputError(f"{folder / rundir.PER_IMAGE} is damaged", MEND) from None
-
-    def correct(self, attack: str) -> dict[int, bool]:
-        """Return whether each image, by its index, is still classified correctly."""
-        fooled = self.arrays[f"{attack}.fooled"]
-        return dict(zip(self.arrays["index"][: len(fooled)].tolist(), (~fooled).tolist(), strict=True))
 
 
 def compare(first: Result, second: Result) -> list[Difference]:

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from awpbench.attack_model import AttackModel
-from awpbench.attacks.pgd import cross_entropy, input_gradient
+from awpbench.attacks.pgd import Model, cross_entropy, input_gradient
 from awpbench.config import Precision
 from awpbench.data.images import ImageSet
+from awpbench.evaluation.fixed_batch import FixedBatch
 from awpbench.evaluation.jobs import Job
-
-PROBE = 32  # images in a timed step
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,15 @@ class Estimate:
 
 
 def estimate(
-    net: nn.Module, images: ImageSet, device: torch.device, batch_size: int, precision: Precision = "fp32"
+    net: nn.Module, images: ImageSet, device: torch.device, block: int, precision: Precision = "fp32"
 ) -> Estimate:
     """Time one forward pass and one gradient of a few images, after a first one that also pays for start-up."""
     net = net.to(device)
-    attacked = AttackModel(net, precision)
-    n = min(PROBE, batch_size, len(images))
+    attacked = FixedBatch(AttackModel(net, precision), block)
+    n = min(block, len(images))
     x, y = images.batch(torch.arange(n, device=images.images.device), device)
 
-    def forward(model: AttackModel) -> float:
+    def forward(model: Model) -> float:
         with torch.no_grad():
             return _timed(lambda: model(x), device)
 
@@ -53,7 +52,7 @@ def estimate(
     both = gradient()
     spsa = one
     if precision != "fp32":
-        exact = AttackModel(net)
+        exact = FixedBatch(AttackModel(net), block)
         forward(exact)
         spsa = forward(exact)
     return Estimate(one / n, max(both - one, 0.0) / n, spsa / n)

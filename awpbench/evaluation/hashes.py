@@ -26,7 +26,7 @@ def of_weights(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def identify(net: nn.Module, images: ImageSet, n: int) -> dict[str, str]:
-    """Return the hashes of the net, of the whole test set, and of the indices of its first n images."""
-    indices = " ".join(map(str, images.indices[:n].tolist()))
-    return {"weights": of_weights(net), "data": images.fingerprint(), "indices": of_bytes(indices.encode())}
+def identify(net: nn.Module, images: ImageSet, indices: Tensor) -> dict[str, str]:
+    """Return the hashes of the net, of a whole test set, and of the indices `(n,)` of the images that are attacked."""
+    places = " ".join(map(str, indices.tolist()))
+    return {"weights": of_weights(net), "data": images.fingerprint(), "indices": of_bytes(places.encode())}

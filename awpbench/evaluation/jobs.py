@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_TARGETS, pgd_steps
+from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_TARGETS, pgd_steps, worst_steps
 from awpbench.evaluation.plan import CW_STEPS, SPSA_SAMPLES, SPSA_STEPS, EvalConfig, autoattack_parts
 
-SPSA_BLOCK = 4  # images: one costs up to 51,300 forward passes
+SPSA_BLOCK = 8  # images: one costs up to 51,300 forward passes
 
 
 @dataclass(frozen=True)
 class Job:
     """Attacks that run together: those that share a trajectory, or one part of AutoAttack.
 
-    `forward` and `backward` are passes per image, at most. `standing` means that the job attacks only images that are
-    still classified correctly, otherwise all.
+    `forward` and `backward` are passes per image, at most. `leaving` means that images leave before the end, so that
+    several blocks are worth attacking together; `part` is one of AutoAttack, which attacks what the part `after` left.
     """
 
     name: str
@@ -24,22 +25,23 @@ class Job:
     block: int  # images
     forward: int
     backward: int
-    standing: bool = False
-    part: str | None = None  # of AutoAttack
+    leaving: bool = False
+    part: str | None = None
+    after: str | None = None  # name of a job
 
 
 def jobs(config: EvalConfig, classes: int) -> list[Job]:
     """Return the jobs in the order of the suite; PGD with any number of steps is one job, AutoAttack one per part."""
     pgd = sorted((each for each in config.attacks if pgd_steps(each)), key=lambda each: pgd_steps(each) or 0)
-    found = []
+    found: list[Job] = []
     for attack in config.attacks:
         if attack in pgd[1:]:
             continue
         if attack in pgd:
             steps = pgd_steps(pgd[-1]) or 0
-            found.append(Job("+".join(pgd), tuple(pgd), config.batch_size, steps + len(pgd), steps))
+            found.append(Job("+".join(pgd), tuple(pgd), config.block, steps + len(pgd), steps))
         elif attack == "autoattack":
-            found += [_part(part, classes) for part in autoattack_parts(classes)]
+            found += _autoattack(classes)
         else:
             found.append(_single(attack, config))
     return found
@@ -48,31 +50,43 @@ def jobs(config: EvalConfig, classes: int) -> list[Job]:
 def _single(attack: str, config: EvalConfig) -> Job:
     if attack == "spsa":
         forward = SPSA_STEPS * (1 + 2 * SPSA_SAMPLES) + 1
-        return Job(attack, (attack,), SPSA_BLOCK, forward, 0, standing=True)
-    forward, backward = {"clean": (1, 0), "fgsm": (2, 1), "cw-inf": (CW_STEPS + 1, CW_STEPS)}[attack]
-    return Job(attack, (attack,), config.batch_size, forward, backward)
+        return Job(attack, (attack,), SPSA_BLOCK, forward, 0)
+    if (steps := worst_steps(attack)) is not None:
+        return Job(attack, (attack,), config.block, steps + 2, steps, leaving=True)
+    if attack == "cw-inf":
+        return Job(attack, (attack,), config.block, CW_STEPS + 1, CW_STEPS, leaving=config.kappa == 0)
+    forward, backward = {"clean": (1, 0), "fgsm": (2, 1)}[attack]
+    return Job(attack, (attack,), config.block, forward, backward)
 
 
-def _part(part: str, classes: int) -> Job:
-    """Count a part's passes for an image that it never fools; its checks of the model cost at most 16."""
+def _autoattack(classes: int) -> list[Job]:
+    """Count each part's passes for an image that it never fools; its checks of the model cost at most 16."""
     targets = min(AUTOATTACK_TARGETS, classes - 1)
-    forward, backward = {
+    passes = {
         "apgd-ce": (101, 101),
         "apgd-t": (102 * targets, 101 * targets),
         "fab-t": (203 * targets, 100 * targets),
         "square": (5003, 0),
-    }[part]
-    return Job(
-        f"autoattack {part}", ("autoattack",), AUTOATTACK_BATCH, forward + 16, backward, standing=True, part=part
-    )
+    }
+    found: list[Job] = []
+    for part in autoattack_parts(classes):
+        forward, backward = passes[part]
+        after = found[-1].name if found else None
+        found.append(
+            Job(
+                f"autoattack {part}",
+                ("autoattack",),
+                AUTOATTACK_BATCH,
+                forward + 16,
+                backward,
+                part=part,
+                after=after,
+            )
+        )
+    return found
 
 
-def blocks(positions: list[int], size: int, ends: Sequence[int] = ()) -> list[list[int]]:
-    """Cut positions in ascending order into blocks of at most `size` that no end (a position) falls into."""
-    cut: list[list[int]] = []
-    start = 0
-    for i in range(1, len(positions) + 1):
-        if i == len(positions) or i - start == size or positions[i] in ends:
-            cut.append(positions[start:i])
-            start = i
-    return cut
+def blocks(n: int, size: int, ends: Sequence[int] = ()) -> list[range]:
+    """Cut the first n images into blocks of at most `size` that no end falls into, the same for every evaluation."""
+    cuts = sorted({*range(0, n, size), *(end for end in ends if end < n), n} if n else {0})
+    return [range(start, end) for start, end in itertools.pairwise(cuts)]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps
+from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps, worst_steps
 from awpbench.config import LARGEST_SEED, Norm, Precision, Ratio, check_budget, check_step, of_file, validated
 from awpbench.defaults import DATASETS
 from awpbench.errors import UsageError, lookup
@@ -20,7 +20,8 @@ from awpbench.evaluation.suites import SUITES, USUAL_EXAMPLES
 
 CW_STEPS = 100
 SPSA_STEPS, SPSA_SAMPLES, SPSA_DELTA, SPSA_LR = 100, 256, 0.001, 0.01
-BATCH = 128  # images at a time; larger batches are slower per image on a CPU
+BLOCK = 64  # images per call of the net
+BLOCKS_TOGETHER = 4  # of attacks that images leave early: survivors of so many blocks share calls
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class EvalConfig(BaseModel):
     n_examples: int | None = Field(ge=1)  # None: all, or as many as is usual for the attack
     limits: dict[str, PositiveInt]  # images per attack; they win over n_examples
     seed: int = Field(ge=0, le=LARGEST_SEED)
-    batch_size: int = Field(ge=1)
+    block: int = Field(ge=1)  # images per call of the net, which is padded to it; decides the last bits of a result
+    batch_size: Literal["auto"] | PositiveInt  # images attacked together, in whole blocks; decides nothing
+    evidence: bool  # keep the adversarial images
     precision: Precision  # of the attacks; predictions are those of the fp32 net
 
     @property
@@ -75,6 +78,11 @@ class EvalConfig(BaseModel):
         usual = min(USUAL_EXAMPLES.get(attack, total), total)
         return self.limits.get(attack) or min(self.n_examples or usual, usual)
 
+    @property
+    def blocks_together(self) -> int:
+        """How many blocks an attack that images leave early takes at a time."""
+        return BLOCKS_TOGETHER if self.batch_size == "auto" else max(1, self.batch_size // self.block)
+
     def check_examples(self, total: int) -> None:
         """Raise UsageError where more images are asked for than the test set has."""
         asked = {"--n-examples": self.n_examples, **{f"--limit {name}": n for name, n in self.limits.items()}}
@@ -89,12 +97,17 @@ class EvalConfig(BaseModel):
 
 
 def resolve_evaluation(
-    flags: Mapping[str, Any], *, file: Mapping[str, Any] | None = None, checkpoint: Mapping[str, Any] | None = None
+    flags: Mapping[str, Any],
+    *,
+    file: Mapping[str, Any] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+    worst: bool = False,
 ) -> tuple[EvalConfig, dict[str, str]]:
     """Settle every value, flags before the file before the checkpoint before defaults, and say where each came from.
 
-    None counts as not given. `checkpoint` holds what a checkpoint says of `dataset`, `norm` and `eps`. Raises
-    UsageError for unknown names, values that make no sense, and where nothing names the data set or the threat.
+    None counts as not given. `checkpoint` holds what a checkpoint says of `dataset`, `norm` and `eps`. `worst` adds to
+    the longest PGD the column of its worst iterates, on the same images. Raises UsageError for unknown names, values
+    that make no sense, and where nothing names the data set or the threat.
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -116,6 +129,8 @@ def resolve_evaluation(
         what = f"nothing names the data and the threat to evaluate on: {', '.join(missing)} missing"
         raise UsageError(what, "Add them, for example: --dataset cifar10 --norm Linf --eps 8/255.")
     _settle_attacks(values, sources)
+    if worst:
+        _add_worst(values)
     facts = lookup(DATASETS, "data set", values["dataset"])
     eps = Ratio.parse(values["eps"])
     check_budget(values["norm"], eps.value, facts.shape)
@@ -126,9 +141,9 @@ def resolve_evaluation(
         settle("step_size", eps.times(*ratio), f"dialect {dialect}")
     elif "step_size" not in values:
         raise UsageError(f"the dialect {dialect} has no step size in L2", "Give --step-size, or --dialect awp.")
-    for key, default in (("kappa", 0.0), ("n_examples", None), ("limits", {}), ("seed", 0), ("batch_size", BATCH)):
+    defaults: dict[str, Any] = {"kappa": 0.0, "n_examples": None, "limits": {}, "seed": 0, "block": BLOCK}
+    for key, default in {**defaults, "batch_size": "auto", "evidence": False, "precision": "fp32"}.items():
         settle(key, default)
-    settle("precision", "fp32")
     _check_limits(values["limits"], values["attacks"])
     if "cw-inf" not in values["attacks"] and sources["kappa"] != "default":
         raise UsageError("--kappa is the confidence of cw-inf, which does not run", "Leave it out.")
@@ -150,9 +165,19 @@ def _settle_attacks(values: dict[str, Any], sources: dict[str, str]) -> None:
     values["attacks"], sources["attacks"] = suite.attacks, f"suite {suite.name} {suite.version}"
 
 
+def _add_worst(values: dict[str, Any]) -> None:
+    longest = max(filter(pgd_steps, values["attacks"]), key=lambda each: pgd_steps(each) or 0, default=None)
+    if longest is None:
+        raise UsageError("--worst is of PGD, which does not run", "Leave it out, or add --attack pgd-20.")
+    values["attacks"] = tuple(dict.fromkeys([*values["attacks"], f"{longest}-worst"]))
+    limits = values.get("limits") or {}
+    if longest in limits:
+        values["limits"] = {f"{longest}-worst": limits[longest], **limits}
+
+
 def read_limits(texts: list[str]) -> dict[str, int]:
     """Read `["spsa=60"]`. Raises UsageError."""
-    found = {}
+    found: dict[str, int] = {}
     for text in texts:
         name, _, number = text.partition("=")
         if not number.isdecimal() or int(number) < 1:
@@ -194,6 +219,8 @@ def _definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]
         return _spsa()
     if attack == "autoattack":
         return _autoattack(classes)
+    if (steps := worst_steps(attack)) is not None:
+        return {"loss": "cross-entropy", "steps": steps, **step, "scored": "any"}
     return {"loss": "cross-entropy", "steps": pgd_steps(attack), **step}
 
 

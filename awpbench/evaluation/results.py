@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from awpbench import rundir
+from awpbench.errors import CheckError, InputError
 from awpbench.evaluation.plan import EvalConfig, autoattack_parts, definition
-from awpbench.evaluation.shards import Arrays
+from awpbench.evaluation.shards import Arrays, key_of, read_npz
 from awpbench.evaluation.statistics import wilson
 
 SCHEMA_VERSION = 1  # of result.json
 DIGITS = 6  # of fractions in result.json
+SCORE = ("n", "correct", "accuracy", "interval")
+MEND = "Name a folder that awpbench eval wrote, with result.json and per_image.npz as they were."
 
 
 @dataclass
@@ -44,18 +50,17 @@ class Table:
         """The number of images."""
         return len(self.fooled)
 
-    def start_from(self, clean: Table) -> None:
-        """Take over the clean outcome: what is misclassified already needs no attack."""
-        for name in ("fooled", "margin", "broken", "prediction"):
-            getattr(self, name)[:] = getattr(clean, name)[: self.n]
-        self.part[self.fooled] = "clean"
+    @property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which images something is known of."""
+        return self.prediction >= 0
 
-    def put(self, block: list[int], found: Arrays, attack: str, part: str | None) -> None:
+    def put(self, block: range, found: Arrays, attack: str) -> None:
         """Write the outcome of a block."""
-        for name in ("fooled", "margin", "broken", "prediction"):
-            getattr(self, name)[block] = found[f"{attack}.{name}"]
-        if part is not None:
-            self.part[np.array(block)[found[f"{attack}.fooled"]]] = part
+        rows = slice(block.start, block.stop)
+        for name in ("fooled", "margin", "broken", "prediction", "part"):
+            if f"{attack}.{name}" in found:
+                getattr(self, name)[rows] = found[f"{attack}.{name}"]
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Totals:
 
     def add(self, job: str, found: Arrays) -> None:
         """Add a block's share."""
-        forward, backward, broken = found["passes"].tolist()
+        forward, backward, broken = found["passes"].sum(0).tolist()
         self.broken[job] = self.broken.get(job, 0) + broken
         self.forward[job] = self.forward.get(job, 0) + forward
         self.backward[job] = self.backward.get(job, 0) + backward
@@ -86,13 +91,17 @@ def document(
     hashes: Mapping[str, Any],
     *,
     classes: int,
-    total: int,
+    partial: bool,
     training: Mapping[str, Any] | None,
+    audit: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return result.json; it holds no time of day and no duration, so equal computations give equal documents."""
+    """Return result.json; it holds no time of day and no duration, so equal computations give equal documents.
+
+    Its last hash is that of all the rest of it.
+    """
     attacks = {each: _attack(config, each, table, classes, totals) for each, table in tables.items()}
     passes = {"forward": totals.forward, "backward": totals.backward}
-    return {
+    found = {
         "schema_version": SCHEMA_VERSION,
         "suite": config.suite,
         "suite_version": config.suite_version,
@@ -100,18 +109,31 @@ def document(
         "norm": config.norm,
         "eps": config.eps.text,
         "n": tables["clean"].n,
-        "partial": config.partial(total),
+        "partial": partial,
         "seed": config.seed,
         "dialect": config.dialect,
-        "batch_size": config.batch_size,
+        "block": config.block,
         "precision": config.precision,
         "model": dict(model),
         "training": None if training is None else dict(training),
         "attacks": attacks,
-        "audit": {"verdict": None, "findings": []},
+        "worst_case": worst_case(tables),
+        "audit": dict(audit),
         "counts": {**{name: sum(of.values()) for name, of in passes.items()}, "jobs": passes},
-        "hashes": dict(hashes),
     }
+    return {**found, "hashes": {**hashes, "document": digest({**found, "hashes": dict(hashes)})}}
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """Hash a result.json, but for the hash of itself."""
+    hashes = {name: value for name, value in document["hashes"].items() if name != "document"}
+    return key_of({**document, "hashes": hashes})
+
+
+def worst_case(tables: Mapping[str, Table]) -> dict[str, Any]:
+    """Score the images that every attack saw: one is right where it withstands all of them, and is right when clean."""
+    n = min(table.n for table in tables.values())
+    return _score(np.logical_or.reduce([table.fooled[:n] for table in tables.values()]))
 
 
 def _attack(config: EvalConfig, attack: str, table: Table, classes: int, totals: Totals) -> dict[str, Any]:
@@ -145,3 +167,48 @@ def evidence(tables: Mapping[str, Table], labels: npt.NDArray[Any], indices: npt
         if attack == "autoattack":
             arrays["autoattack.part"] = table.part
     return arrays
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished evaluation: result.json, and the arrays of per_image.npz."""
+
+    document: dict[str, Any]
+    arrays: Arrays
+
+    @classmethod
+    def read(cls, folder: Path) -> Result:
+        """Read an evaluation's folder. Raises InputError where a file is missing, broken, or not that of the other."""
+        try:
+            document = json.loads((folder / rundir.RESULT).read_bytes())
+            data = (folder / rundir.PER_IMAGE).read_bytes()
+            known = document["hashes"]["per_image"]
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read: {error.strerror}", MEND) from None
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{folder / rundir.RESULT} is no result.json of awpbench", MEND) from None
+        if rundir.sha256(folder / rundir.PER_IMAGE) != known:
+            raise InputError(f"{folder / rundir.PER_IMAGE} does not belong to the result.json beside it", MEND)
+        try:
+            return cls(document, read_npz(data))
+        except ValueError:
+            raise InputError(f"{folder / rundir.PER_IMAGE} is damaged", MEND) from None
+
+    def correct(self, attack: str) -> dict[int, bool]:
+        """Return whether each image, by its index, is still classified correctly."""
+        fooled = self.arrays[f"{attack}.fooled"]
+        return dict(zip(self.arrays["index"][: len(fooled)].tolist(), (~fooled).tolist(), strict=True))
+
+    def check(self) -> None:
+        """Raise CheckError where result.json is not as it was written, or a number does not follow from the images."""
+        mend = "Do not trust this result; restore the files, or evaluate again."
+        known = self.document["hashes"].get("document")
+        if known is None:
+            raise InputError("the result was written before results held a hash of themselves", "Evaluate again.")
+        if digest(self.document) != known:
+            raise CheckError("result.json is not as it was written", mend)
+        fooled = {attack: self.arrays.get(f"{attack}.fooled") for attack in self.document["attacks"]}
+        for attack, flags in fooled.items():
+            claimed = self.document["attacks"][attack]
+            if flags is None or {key: claimed.get(key) for key in SCORE} != _score(flags):
+                raise CheckError(f"the accuracy under {attack} does not follow from per_image.npz", mend)

@@ -1,11 +1,10 @@
-"""Run an evaluation block by block, each checked and saved when done: an interruption loses at most one block."""
+"""Run an evaluation block by block, each checked and saved when done: an interruption loses at most those in work."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,42 +15,51 @@ from torch import Tensor, nn
 
 import awpbench
 from awpbench import provenance, rundir
-from awpbench.attack_model import AttackModel
-from awpbench.attacks import pgd_steps
-from awpbench.attacks.autoattack import autoattack_part
-from awpbench.attacks.cw import cw, margin
-from awpbench.attacks.fgsm import fgsm
-from awpbench.attacks.pgd import pgd_iterates
-from awpbench.attacks.spsa import spsa
 from awpbench.data.images import ImageSet
-from awpbench.errors import CheckError, InputError, Interrupted, RefusedError
-from awpbench.evaluation import hashes, results
+from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
+from awpbench.evaluation import evidence, hashes, results
+from awpbench.evaluation.attacking import Attacker
 from awpbench.evaluation.jobs import Job, blocks, jobs
-from awpbench.evaluation.plan import (
-    CW_STEPS,
-    DIALECTS,
-    SPSA_DELTA,
-    SPSA_LR,
-    SPSA_SAMPLES,
-    SPSA_STEPS,
-    EvalConfig,
-    autoattack_parts,
-    definition,
-)
+from awpbench.evaluation.plan import EvalConfig, definition
 from awpbench.evaluation.shards import Arrays, Shards, key_of, npz_bytes
-from awpbench.randomness import ImageDraws
-from awpbench.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Share:
+    """The blocks that a process attacks: every `count`-th one, the `index`-th first, from 0."""
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an evaluation is: `done` of a job's `total` images of this process are attacked.
+
+    `correct` of the `seen` images withstood the job. `standing` of all `n` images withstood everything so far, which
+    bounds the accuracy under the whole suite from above.
+    """
+
+    job: str
+    done: float
+    total: int
+    correct: int
+    seen: int
+    standing: int
+    n: int
 
 
 class Progress(Protocol):
     """What an evaluation tells its watcher."""
 
-    def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
-        """Report that `done` of a job's `total` images are attacked.
+    def advance(self, state: State) -> None:
+        """Report where the evaluation is."""
 
-        `accuracy` is that of the images seen so far, or an upper bound where only standing images are attacked; None
-        before the first block.
-        """
+    def note(self, text: str) -> None:
+        """Report in one line what the user should know."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,14 @@ class Finished:
 
     document: dict[str, Any]
     reused: bool
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """This process did its share; of `total` blocks, `missing` are still to come from others."""
+
+    missing: int
+    total: int
 
 
 def evaluate(
@@ -71,50 +87,59 @@ def evaluate(
     model: Mapping[str, Any],
     checkpoint: str | None,
     training: Mapping[str, Any] | None = None,
+    whole: ImageSet | None = None,
     out: Path,
     device: torch.device,
     progress: Progress,
     stop: Callable[[], int | None] = lambda: None,
     force: bool = False,
-) -> Finished:
+    share: Share = WHOLE,
+) -> Finished | Unfinished:
     """Attack a net on test images, all or the first of them, and write result.json, per_image.npz and timing.json.
 
     `model` is what result.json says of the net, `checkpoint` the hash of its file, `training` the configuration of the
-    run that made it (None: not ours). `stop` is asked at every forward
-    pass; when it returns a signal's number, Interrupted is raised, and the same call continues where it stopped. A
-    finished evaluation is returned as it is. Raises RefusedError where `out` holds another one and `force` is not
-    given, InputError for a net that does not give `classes` logits, CheckError when an attack left its ball.
+    run that made it (None: not ours), `whole` the test set that the images were chosen from. `stop` is asked at every
+    forward pass; when it returns a signal's number, Interrupted is raised, and the same call continues
+    where it stopped. Several processes, each with a `share`, write into one folder; whichever finds all blocks there
+    assembles the result. A finished evaluation is returned as it is. Raises RefusedError where `out` holds another one
+    and `force` is not given, InputError for a net that does not give `classes` logits, CheckError when an attack left
+    its ball, UsageError where a block does not fit into memory.
     """
     config.check_examples(len(images))
-    run = _Run(net.to(device), images, config, classes, device, progress, stop)
-    known = {"checkpoint": checkpoint, **hashes.identify(run.net, images, config.examples("clean", len(images)))}
+    run = _Run(net.to(device), images, config, classes, device, progress, stop, share)
+    identity = hashes.identify(net, whole or images, images.indices[: config.examples("clean", len(images))])
+    known = {"checkpoint": checkpoint, **identity}
     key = _key(config, classes, model, known, len(images))
     if (old := _finished(out, key, force)) is not None:
         return Finished(old, reused=True)
-    shards = Shards(out / rundir.SHARDS, _with_versions(key))
+    shards = Shards(out / rundir.SHARDS, _with_versions(key, device))
     for job in run.jobs:
         run.execute(job, shards)
-    evidence = npz_bytes(results.evidence(run.tables, images.labels.cpu().numpy(), images.indices.cpu().numpy()))
-    known |= {"per_image": hashes.of_bytes(evidence), "evaluation": key}
-    settings: dict[str, Any] = {"classes": classes, "total": len(images), "training": training}
-    document = results.document(config, run.tables, run.totals, model, known, **settings)
-    rundir.atomic_write(out / rundir.PER_IMAGE, evidence)
-    rundir.write_json(out / rundir.EVAL_TIMING, {"seconds": run.totals.seconds, **_machine(device)})
-    rundir.write_json(out / rundir.RESULT, document)
-    shards.remove()
+    with shards.locked():
+        if (old := _finished(out, key, force=False)) is not None:
+            return Finished(old, reused=False)
+        missing = run.collect(shards)
+        if missing:
+            return Unfinished(missing, sum(len(run.blocks(job)) for job in run.jobs))
+        partial = config.partial(len(images)) or len(images) < len(whole or images)
+        settings: dict[str, Any] = {"classes": classes, "partial": partial, "training": training}
+        settings["audit"] = {"verdict": None, "findings": []}
+        document = run.write(out, model, {**known, "evaluation": key}, **settings)
+        shards.remove()
     return Finished(document, reused=False)
 
 
 def _key(config: EvalConfig, classes: int, model: Mapping[str, Any], known: Mapping[str, Any], total: int) -> str:
     attacks = {each: [config.examples(each, total), definition(config, each, classes)] for each in config.attacks}
     threat = {"dataset": config.dataset, "norm": config.norm, "eps": config.eps.text, "seed": config.seed}
-    suite = [config.suite, config.suite_version]
-    return key_of({"model": dict(model), "hashes": dict(known), "suite": suite, "attacks": attacks, **threat})
+    how = {"suite": [config.suite, config.suite_version], "block": config.block, "evidence": config.evidence}
+    return key_of({"model": dict(model), "hashes": dict(known), "attacks": attacks, **threat, **how})
 
 
-def _with_versions(key: str) -> str:
-    """Never mix blocks that different versions computed."""
-    return key_of({"evaluation": key, "awpbench": awpbench.__version__, "torch": torch.__version__})
+def _with_versions(key: str, device: torch.device) -> str:
+    """Never mix blocks that different versions or kinds of device computed."""
+    versions = {"awpbench": awpbench.__version__, "torch": torch.__version__}
+    return key_of({"evaluation": key, "device": device.type, **versions})
 
 
 def _finished(out: Path, key: str, force: bool) -> dict[str, Any] | None:
@@ -136,10 +161,6 @@ def _finished(out: Path, key: str, force: bool) -> dict[str, Any] | None:
     )
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    return {**provenance.describe(str(device)), "threads": torch.get_num_threads()}
-
-
 class _Run:
     """The state of an evaluation: per attack a table of what each image's adversarial version did to the net."""
 
@@ -152,183 +173,171 @@ class _Run:
         device: torch.device,
         progress: Progress,
         stop: Callable[[], int | None],
+        share: Share,
     ) -> None:
-        self.net, self.images, self.config, self.classes = net, images, config, classes
-        self.threat = ThreatModel(config.norm, config.eps.value)
         self.jobs = jobs(config, classes)
-        self.tables = {each: results.Table.empty(config.examples(each, len(images))) for each in config.attacks}
-        self.totals = results.Totals()
-        self._device = device
-        self._attacked = AttackModel(net, config.precision)
-        self._attacked_fp32 = AttackModel(net) if config.precision != "fp32" else self._attacked
-        self._progress, self._stop = progress, stop
-        self._forward = self._backward = 0  # passes of this block, in images
-        self._broken_gradients = torch.zeros((), dtype=torch.int64, device=device)  # of these, with NaN or infinity
+        self._images, self._config, self._classes, self._device = images, config, classes, device
+        self._progress, self._stop, self._share = progress, stop, share
+        self._together = config.blocks_together
+        self._attacker = Attacker(net, images, config, classes=classes, device=device, tick=self._tick)
+        self._begin()
+        self._passes = 0  # of the blocks in work, in images, forward and backward
         self._watch: Callable[[], None] = lambda: None
         self._check_output()
 
+    def _begin(self) -> None:
+        total = len(self._images)
+        self._tables = {each: results.Table.empty(self._config.examples(each, total)) for each in self._config.attacks}
+        self._totals = results.Totals()
+        self._evidence: Arrays = {}
+
+    def blocks(self, job: Job) -> list[range]:
+        """Return the blocks of a job, the same for every evaluation of as many images."""
+        sizes = [self._tables[each].n for each in job.attacks]
+        return blocks(max(sizes), job.block, sizes)
+
     def execute(self, job: Job, shards: Shards) -> None:
-        """Run a job on all its images, or take finished blocks from their shards."""
-        positions = self._positions(job)
-        done = 0
-        for block in blocks(positions, job.block, [self.tables[each].n for each in job.attacks]):
+        """Run a job on this process's blocks, or take finished blocks from their shards."""
+        own = self.blocks(job)[self._share.index :: self._share.count]
+        waiting = []
+        for block in own:
             found = shards.load(job.name, block)
             if found is None:
-                self._watch = self._watcher(job, done, len(positions), len(block))
-                found = self._attack_block(job, block)
+                waiting.append(block)
+            else:
+                self._record(job, block, found)
+        total = sum(map(len, own))
+        while waiting:
+            group = waiting[: self._together if job.leaving else 1]
+            self._watch = self._watcher(job, own, waiting, sum(map(len, group)))
+            try:
+                arrays = self._attacker.attack(job, group, self._left(job, group[0], shards))
+            except RuntimeError as error:
+                self._give_way(error, len(group))
+                continue
+            for block, found in zip(group, arrays, strict=True):
                 shards.save(job.name, block, found)
-            self._record(job, block, found)
-            done += len(block)
-            self._progress.advance(job.name, done, len(positions), self._accuracy(job, block[-1] + 1))
-        if job.name == "clean" and self.tables["clean"].broken.all():
+                self._record(job, block, found)
+            waiting = waiting[len(group) :]
+        self._progress.advance(self._state(job, own, total, total))
+        clean = self._tables["clean"]
+        if job.name == "clean" and self._share.count == 1 and clean.broken.all():
             mend = "Mend the net; nothing was attacked."
             raise CheckError("the net gives logits that are not finite for every image", mend)
 
-    def _positions(self, job: Job) -> list[int]:
-        """Return the images of a job: all, or those still classified correctly (at first those correct when clean)."""
-        n = max(self.tables[each].n for each in job.attacks)
-        if not job.standing:
-            return list(range(n))
-        table = self.tables[job.attacks[0]]
-        if job.part in (None, autoattack_parts(self.classes)[0]):
-            table.start_from(self.tables["clean"])
-        return [int(i) for i in np.flatnonzero(~table.fooled)]
+    def _left(self, job: Job, block: range, shards: Shards) -> Arrays | None:
+        if job.after is None:
+            return None
+        found = shards.load(job.after, block)
+        if found is None:
+            raise InputError("a finished block of AutoAttack has vanished", "Run the same command again.")
+        return found
 
-    def _attack_block(self, job: Job, block: list[int]) -> Arrays:
-        started = time.perf_counter()
-        self._forward = self._backward = 0
-        self._broken_gradients.zero_()
-        positions = torch.tensor(block, device=self.images.images.device)
-        x, y = self.images.batch(positions, self._device)
-        arrays: Arrays = {}
-        warnings: list[str] = []
-        for attack, x_adv in self._adversaries(job, block, x, y, warnings):
-            self._check(attack, block, x_adv, x)
-            logits = self._verify(x_adv)
-            spread = margin(logits, y).float()
-            broken = ~logits.isfinite().all(1)
-            arrays[f"{attack}.fooled"] = ((logits.argmax(1) != y) | broken).cpu().numpy()
-            arrays[f"{attack}.margin"] = spread.masked_fill(broken, float("-inf")).cpu().numpy()
-            arrays[f"{attack}.broken"] = broken.cpu().numpy()
-            arrays[f"{attack}.prediction"] = logits.argmax(1).cpu().numpy()
-        arrays["passes"] = np.array([self._forward, self._backward, int(self._broken_gradients)], dtype=np.int64)
-        arrays["seconds"] = np.array(time.perf_counter() - started)
-        arrays["warnings"] = np.array(warnings, dtype=np.str_)
-        return arrays
+    def _give_way(self, error: RuntimeError, blocks: int) -> None:
+        """Attack fewer blocks together where memory ran out; no result depends on it."""
+        if not (isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)):
+            raise error
+        if blocks == 1:
+            what = f"{self._config.block} images at a time do not fit into memory"
+            raise UsageError(what, f"Give a smaller --block, such as {max(1, self._config.block // 4)}.") from error
+        self._together = blocks // 2
+        self._progress.note(f"out of memory: going on with --batch-size {self._together * self._config.block}")
 
-    def _adversaries(
-        self, job: Job, block: list[int], x: Tensor, y: Tensor, warnings: list[str]
-    ) -> Iterator[tuple[str, Tensor]]:
-        name, config, threat = job.attacks[0], self.config, self.threat
-        if name == "clean":
-            yield name, x
-        elif name == "fgsm":
-            yield name, fgsm(self._model, x, y, threat=threat)
-        elif name == "cw-inf":
-            settings: dict[str, Any] = {"step_size": config.step_size.value, "kappa": config.kappa}
-            start = self._start("cw", block, x)
-            yield name, cw(self._model, x, y, threat=threat, steps=CW_STEPS, start=start, **settings)
-        elif name == "spsa":
-            draws = ImageDraws(config.seed, "spsa", self._indices(block))
-            settings = {"steps": SPSA_STEPS, "samples": SPSA_SAMPLES, "delta": SPSA_DELTA, "lr": SPSA_LR}
-            settings |= {"threat": threat, "max_batch": config.batch_size}
-            yield name, spsa(self._fp32_model, x, y, generator=draws, **settings)
-        elif name == "autoattack":
-            yield name, self._autoattack(str(job.part), x, y, warnings)
-        else:
-            active = {pgd_steps(each) or 0: each for each in job.attacks if block[-1] < self.tables[each].n}
-            start, step_size = self._start("pgd", block, x), config.step_size.value
-            found = pgd_iterates(self._model, x, y, at=set(active), threat=threat, step_size=step_size, start=start)
-            for steps, each in active.items():
-                yield each, found[steps]
+    def collect(self, shards: Shards) -> int:
+        """Read what all processes found; return how many blocks are missing."""
+        self._begin()
+        missing = 0
+        kept: dict[str, list[Arrays]] = {}
+        for job in self.jobs:
+            last = not any(other.after == job.name for other in self.jobs)
+            for block in self.blocks(job):
+                found = shards.load(job.name, block)
+                if found is None:
+                    missing += 1
+                    continue
+                self._totals.add(job.name, found)
+                for each in job.attacks if last else ():
+                    if f"{each}.fooled" in found:
+                        self._tables[each].put(block, found, each)
+                    if f"{each}.kept" in found:
+                        kept.setdefault(each, []).append(found)
+        if not missing:
+            self._evidence = self._needed(kept)
+        return missing
 
-    def _autoattack(self, part: str, x: Tensor, y: Tensor, warnings: list[str]) -> Tensor:
-        """Run a part through the fast copy; what only the copy holds for fooled is attacked through the net itself."""
-        settings: dict[str, Any] = {"threat": self.threat, "classes": self.classes, "seed": self.config.seed}
-        x_adv, found = autoattack_part(part, self._model, x, y, **settings)
-        warnings += found
-        with torch.no_grad():
-            disputed = (self._model(x_adv).argmax(1) != y) & (self._verify(x_adv).argmax(1) == y)
-        if bool(disputed.any()):
-            exact = copy.deepcopy(self.net).eval().requires_grad_(False)
-            x_adv[disputed], _ = autoattack_part(part, exact, x[disputed], y[disputed], **settings)
-        return x_adv
+    def _needed(self, kept: Mapping[str, list[Arrays]]) -> Arrays:
+        """Return the adversarial images of all attacks, without those that are misclassified when clean already."""
+        found: Arrays = {}
+        for attack, parts in kept.items():
+            joined = evidence.joined(parts, f"{attack}.")
+            wrong = self._tables["clean"].fooled[: len(joined[f"{attack}.kept"])]
+            found |= evidence.dropped(joined, wrong, f"{attack}.")
+        return found
 
-    def _start(self, family: str, block: list[int], x: Tensor) -> Tensor:
-        draws = ImageDraws(self.config.seed, family, self._indices(block))
-        return self.threat.random_start(x, draws, clamp=DIALECTS[self.config.dialect].clamped)
+    def write(self, out: Path, model: Mapping[str, Any], known: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+        """Write the files of a finished evaluation, result.json last, and return what that holds."""
+        labels, indices = self._images.labels.cpu().numpy(), self._images.indices.cpu().numpy()
+        per_image = npz_bytes(results.evidence(self._tables, labels, indices))
+        files = {rundir.PER_IMAGE: per_image}
+        if self._config.evidence:
+            files[rundir.EVIDENCE] = npz_bytes(self._evidence, compressed=True)
+        known = {**known, **{name.removesuffix(".npz"): hashes.of_bytes(data) for name, data in files.items()}}
+        document = results.document(self._config, self._tables, self._totals, model, known, **settings)
+        for name, data in files.items():
+            rundir.atomic_write(out / name, data)
+        machine = {**provenance.describe(str(self._device)), "threads": torch.get_num_threads()}
+        rundir.write_json(out / rundir.EVAL_TIMING, {"seconds": self._totals.seconds, **machine})
+        rundir.write_json(out / rundir.RESULT, document)
+        return document
 
-    def _indices(self, block: list[int]) -> list[int]:
-        return [int(self.images.indices[position]) for position in block]
-
-    def _model(self, x: Tensor) -> Tensor:
-        differentiable = x.requires_grad and torch.is_grad_enabled()
-        self._count(len(x), backward=differentiable)
-        if differentiable:
-            x.register_hook(self._look_at_gradient)  # type: ignore[no-untyped-call]
-        return self._attacked(x)
-
-    def _look_at_gradient(self, grad: Tensor) -> None:
-        """Count images whose gradient is not finite: attacks take it for zero, and their accuracy says nothing."""
-        self._broken_gradients += (~grad.isfinite()).flatten(1).any(1).sum()
-
-    def _fp32_model(self, x: Tensor) -> Tensor:
-        self._count(len(x), backward=False)
-        return self._attacked_fp32(x)
-
-    def _verify(self, x: Tensor) -> Tensor:
-        self._count(len(x), backward=False)
-        return self._attacked.verify(x)
-
-    def _count(self, n: int, *, backward: bool) -> None:
-        self._forward += n
-        self._backward += n if backward else 0
+    def _tick(self, images: int, differentiable: bool) -> None:
+        self._passes += 2 * images if differentiable else images
         self._watch()
         if (number := self._stop()) is not None:
             what = "the evaluation was stopped; every finished block is saved"
             raise Interrupted(what, "Run the same command again: it continues there.", signal_number=number)
 
-    def _watcher(self, job: Job, done: int, total: int, size: int) -> Callable[[], None]:
-        expected = size * (job.forward + job.backward)
-        accuracy = self._accuracy(job, done)
+    def _watcher(self, job: Job, own: list[range], waiting: list[range], size: int) -> Callable[[], None]:
+        self._passes = 0
+        total, expected = sum(map(len, own)), size * (job.forward + job.backward)
+        done = total - sum(map(len, waiting))
+        state = self._state(job, own, done, total)
 
         def watch() -> None:
-            share = min(0.99, (self._forward + self._backward) / expected)
-            self._progress.advance(job.name, done + share * size, total, accuracy)
+            share = min(0.99, self._passes / expected)
+            self._progress.advance(dataclasses.replace(state, done=done + share * size))
 
         return watch
 
-    def _accuracy(self, job: Job, seen: int) -> float | None:
-        """Return the accuracy under a job's strongest attack: over the images seen, or an upper bound over all."""
-        table = self.tables[job.attacks[-1]]
-        fooled = table.fooled if job.standing else table.fooled[:seen]
-        return 1 - float(fooled.mean()) if len(fooled) else None
+    def _state(self, job: Job, own: list[range], done: float, total: int) -> State:
+        table = self._tables[job.attacks[-1]]
+        seen = np.zeros(table.n, dtype=np.bool_)
+        for block in own:
+            seen[block.start : block.stop] = True
+        seen &= table.seen
+        n = self._tables["clean"].n
+        fooled = np.zeros(n, dtype=np.bool_)
+        for each in self._tables.values():
+            fooled[: each.n] |= each.fooled
+        correct = int((~table.fooled & seen).sum())
+        return State(job.name, done, total, correct, int(seen.sum()), int((~fooled).sum()), n)
 
-    def _record(self, job: Job, block: list[int], found: Arrays) -> None:
+    def _record(self, job: Job, block: range, found: Arrays) -> None:
         for each in job.attacks:
             if f"{each}.fooled" in found:
-                self.tables[each].put(block, found, each, job.part)
-        self.totals.add(job.name, found)
-
-    def _check(self, attack: str, block: list[int], x_adv: Tensor, x: Tensor) -> None:
-        problem = self.threat.violation(x_adv, x)
-        if problem is not None:
-            where = f"{attack}, images {block[0]} to {block[-1]}"
-            raise CheckError(
-                f"{where}: {problem}", "Nothing of this block counts; report it, this is a bug in the attack."
-            )
+                self._tables[each].put(block, found, each)
 
     def _check_output(self) -> None:
-        x, _ = self.images.batch(torch.arange(min(2, len(self.images)), device=self.images.images.device), self._device)
-        shape = "x".join(map(str, x.shape[1:]))
+        n = min(2, len(self._images))
+        shape = "x".join(map(str, self._images.images.shape[1:]))
         try:
-            logits: Any = self._attacked.verify(x)
+            logits = self._attacker.answer(n)
         except Exception as error:  # a foreign forward may raise anything
             what = f"the model cannot take {shape} images: {type(error).__name__}: {error}"
             raise InputError(what, "Choose another --dataset, or mend the model.") from error
         if not isinstance(logits, Tensor):
             what = f"the model answers with a {type(logits).__name__}, not with a tensor of logits"
-            raise InputError(what, f"Give a model that returns {self.classes} logits per image.")
-        if logits.shape != (len(x), self.classes):
-            what = f"the model answers {len(x)} images with a tensor of shape {tuple(logits.shape)}"
-            raise InputError(what, f"Give a model that returns {self.classes} logits per image, or another --dataset.")
+            raise InputError(what, f"Give a model that returns {self._classes} logits per image.")
+        if logits.shape != (n, self._classes):
+            what = f"the model answers {n} images with a tensor of shape {tuple(logits.shape)}"
+            raise InputError(what, f"Give a model that returns {self._classes} logits per image, or another --dataset.")

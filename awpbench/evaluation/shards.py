@@ -7,29 +7,42 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from awpbench import rundir
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Write a .npz as numpy.savez does, but without the time of day."""
+def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> bytes:
+    """Write a .npz as numpy.savez or savez_compressed does, but without the time of day."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, array, allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system = 3  # Unix, wherever it is written
+            info.compress_type = archive.compression
             archive.writestr(info, member.getvalue())
     return buffer.getvalue()
+
+
+def read_npz(data: bytes) -> Arrays:
+    """Return the arrays of a .npz. Raises ValueError for damaged bytes, and for pickled objects, which are not read."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return dict(file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, TypeError, AttributeError) as error:
+        raise ValueError(f"damaged: {error}") from error
 
 
 def key_of(values: Mapping[str, Any]) -> str:
@@ -44,22 +57,28 @@ class Shards:
         self._folder = folder
         self._evaluation = evaluation
 
-    def load(self, job: str, positions: list[int]) -> Arrays | None:
+    def load(self, job: str, positions: range) -> Arrays | None:
         """Return a finished block, or None where it was never finished, or its file is damaged."""
         try:
-            with np.load(io.BytesIO(self._path(job, positions).read_bytes()), allow_pickle=False) as file:
-                return dict(file)
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+            return read_npz(self._path(job, positions).read_bytes())
+        except (OSError, ValueError):
             return None
 
-    def save(self, job: str, positions: list[int], arrays: Arrays) -> None:
+    def save(self, job: str, positions: range, arrays: Arrays) -> None:
         """Keep a finished block."""
         rundir.atomic_write(self._path(job, positions), npz_bytes(arrays))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one process at a time into the block."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._folder / "lock"):
+            yield
 
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _path(self, job: str, positions: list[int]) -> Path:
-        key = key_of({"evaluation": self._evaluation, "job": job, "positions": positions})
+    def _path(self, job: str, positions: range) -> Path:
+        key = key_of({"evaluation": self._evaluation, "job": job, "positions": [positions.start, positions.stop]})
         return self._folder / f"{job.replace(' ', '-')}-{key[:32]}.npz"

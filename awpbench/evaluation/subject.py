@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from awpbench import checkpoints, rundir
 from awpbench.config import TrainConfig
@@ -117,3 +118,15 @@ def _module(where: str) -> ModuleType:
 
 def _results(name: str) -> Path:
     return Path("results") / (re.sub(r"[^A-Za-z0-9._+-]+", "-", name).lstrip("._+-") or "model")
+
+
+def read_indices(path: Path, total: int) -> Tensor:
+    """Read the places of test images in their file's order, one a line, `(M,)`; raises InputError."""
+    mend = f"Write one number from 0 to {total - 1} a line, each at most once."
+    try:
+        places = [int(line) for line in path.read_text().split()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} holds no list of test images: {error}", mend) from None
+    if not places or len(set(places)) < len(places) or not all(0 <= place < total for place in places):
+        raise InputError(f"{path} names test images that are not there, twice, or none", mend)
+    return torch.tensor(places, dtype=torch.int64, device="cpu")

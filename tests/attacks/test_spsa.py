@@ -116,7 +116,7 @@ def test_an_image_stops_as_soon_as_it_is_fooled(smooth_net: nn.Module, few_image
     wrong = (smooth_net(x).argmax(1) + 1) % 4
     x_adv = spsa(watched, x, wrong, threat=THREAT, generator=ImageDraws(0, "spsa", range(5)))
     assert torch.equal(x_adv, x)
-    assert calls == 5
+    assert calls == 1  # the look at all five
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

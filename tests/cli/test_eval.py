@@ -63,7 +63,8 @@ def test_a_trained_net_is_attacked_and_ranked_with_its_own_data_and_threat(capsy
     assert lines[0] == "run/best: digits, Linf 0.15, dialect awp, part of the test set"
     assert [line.split()[0] for line in lines[3:6]] == ["clean", "fgsm", "pgd-20"]
     assert all(line.split()[-1] == "50" for line in lines[3:6])
-    assert lines[6:] == [
+    assert lines[6].startswith("worst case of all  ")
+    assert lines[7:] == [
         "",
         "fgsm: loss cross-entropy, step_size 0.15, start clean, scored last",
         "pgd-20: loss cross-entropy, steps 20, step_size 0.0375, start uniform in the ball, dialect awp, scored last",
@@ -187,7 +188,7 @@ def test_a_config_file_gives_values_and_flags_win(capsys: pytest.CaptureFixture[
             ["--model", "factory.py:tiny", *THREAT, "--attack", "pdg-20"],
             2,
             "there is no attack called 'pdg-20'",
-            "Did you mean 'pgd-20'? Known: fgsm, cw-inf, spsa, autoattack, and pgd-N for any N, such as pgd-20.",
+            "Did you mean 'pgd-20'? Known: fgsm, cw-inf, spsa, autoattack, and pgd-N and pgd-N-worst for any N, such as pgd-20.",
         ),
         (
             ["--model", "factory.py:tiny", *THREAT, "--n-examples", "401"],

@@ -13,17 +13,21 @@ from torch import nn
 from awpbench import models
 from awpbench.data.images import ImageSet
 from awpbench.evaluation.plan import EvalConfig, resolve_evaluation
-from awpbench.evaluation.runner import Finished, evaluate
+from awpbench.evaluation.runner import Finished, State, Unfinished, evaluate
 
 
 class Silent:
     """Watches an evaluation and remembers what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, float, int, float | None]] = []
+        self.told: list[State] = []
+        self.notes: list[str] = []
 
-    def advance(self, job: str, done: float, total: int, accuracy: float | None) -> None:
-        self.told.append((job, done, total, accuracy))
+    def advance(self, state: State) -> None:
+        self.told.append(state)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -47,15 +51,15 @@ def images(net: nn.Module) -> ImageSet:
 
 def settle(*attacks: str, **flags: Any) -> EvalConfig:
     """An evaluation of single attacks on digits."""
-    values = {"attacks": attacks, "dataset": "digits", "norm": "Linf", "eps": "0.02", **flags}
+    values = {"attacks": attacks, "dataset": "digits", "norm": "Linf", "eps": "0.02", "block": 4, **flags}
     return resolve_evaluation(values)[0]
 
 
 @pytest.fixture
-def attack(net: nn.Module, images: ImageSet, tmp_path: Path) -> Callable[..., Finished]:
+def attack(net: nn.Module, images: ImageSet, tmp_path: Path) -> Callable[..., Any]:
     """Evaluate the net into a folder."""
 
-    def run(config: EvalConfig, folder: str = "result", **changes: Any) -> Finished:
+    def run(config: EvalConfig, folder: str = "result", **changes: Any) -> Finished | Unfinished:
         settings: dict[str, Any] = {
             "net": net,
             "images": images,

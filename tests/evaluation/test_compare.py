@@ -12,7 +12,8 @@ from torch import nn
 
 from awpbench.cli import main
 from awpbench.errors import InputError, UsageError
-from awpbench.evaluation.compare import Result, compare
+from awpbench.evaluation.compare import compare
+from awpbench.evaluation.results import Result
 from awpbench.evaluation.runner import Finished
 from awpbench.evaluation.statistics import mcnemar, paired_difference
 from tests.evaluation.conftest import settle

@@ -8,7 +8,7 @@ from tests.evaluation.conftest import settle
 
 
 def test_pgd_with_any_number_of_steps_is_one_job() -> None:
-    found = jobs(settle("pgd-100", "fgsm", "pgd-20", "cw-inf", batch_size=64), 10)
+    found = jobs(settle("pgd-100", "fgsm", "pgd-20", "cw-inf"), 10)
     assert [(job.name, job.attacks) for job in found] == [
         ("clean", ("clean",)),
         ("fgsm", ("fgsm",)),
@@ -27,15 +27,13 @@ def test_autoattack_is_a_job_per_part_and_its_batch_is_not_the_users() -> None:
     assert [job.part for job in jobs(settle("autoattack"), 3)[1:]] == ["apgd-ce", "fab-t", "square"]
 
 
-@given(
-    st.lists(st.integers(0, 60), unique=True).map(sorted),
-    st.integers(1, 9),
-    st.lists(st.integers(0, 60), max_size=3),
-)
-def test_blocks_hold_every_position_once_in_order_and_no_end_falls_into_one(
-    positions: list[int], size: int, ends: list[int]
-) -> None:
-    found = blocks(positions, size, ends)
-    assert [position for block in found for position in block] == positions
+@given(st.integers(1, 60), st.integers(1, 9), st.lists(st.integers(1, 60), max_size=3))
+def test_blocks_hold_every_position_once_in_order_and_no_end_falls_into_one(n: int, size: int, ends: list[int]) -> None:
+    found = blocks(n, size, ends)
+    assert [position for block in found for position in block] == list(range(n))
     assert all(1 <= len(block) <= size for block in found)
     assert not any(end in block[1:] for block in found for end in ends)
+
+
+def test_blocks_of_more_images_begin_with_those_of_fewer() -> None:
+    assert blocks(128, 64) == blocks(300, 64)[:2]

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from awpbench.attack_model import AttackModel
 from awpbench.attacks.autoattack import autoattack
+from awpbench.attacks.pgd import pgd_iterates
 from awpbench.data.images import ImageSet
 from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
-from awpbench.evaluation import jobs, runner
-from awpbench.evaluation.runner import Finished
+from awpbench.evaluation import attacking, jobs
+from awpbench.evaluation.runner import Finished, Share, Unfinished
+from awpbench.randomness import ImageDraws
 from awpbench.threat import ThreatModel
 from tests.evaluation.conftest import Silent, settle
 
-Attack = Callable[..., Finished]
+Attack = Callable[..., Any]
 EVERYTHING = ("fgsm", "pgd-2", "pgd-4", "cw-inf", "spsa", "autoattack")
 
 
@@ -46,7 +48,7 @@ def test_a_result_holds_what_the_architecture_document_lists(attack: Attack, tmp
     assert json.loads((tmp_path / "result" / "result.json").read_text()) == found
     assert list(found) == [
         "schema_version", "suite", "suite_version", "dataset", "norm", "eps", "n", "partial", "seed", "dialect",
-        "batch_size", "precision", "model", "training", "attacks", "audit", "counts", "hashes",
+        "block", "precision", "model", "training", "attacks", "worst_case", "audit", "counts", "hashes",
     ]  # fmt: skip
     assert (found["n"], found["partial"], found["eps"]) == (16, True, "0.02")
     clean = found["attacks"]["clean"]
@@ -75,7 +77,7 @@ def test_the_evidence_says_of_every_image_what_happened_to_it(
 
 
 def test_interrupted_again_and_again_it_ends_with_the_same_bytes(attack: Attack, tmp_path: Path) -> None:
-    config = settle(*EVERYTHING, batch_size=4, limits={"pgd-4": 7, "spsa": 2, "autoattack": 6}, eps="0.05")
+    config = settle(*EVERYTHING, limits={"pgd-4": 7, "spsa": 2, "autoattack": 6}, eps="0.05")
     attack(config, "whole")
     looks, stops = 40, 0
     while not (tmp_path / "pieces" / "result.json").exists():
@@ -90,7 +92,7 @@ def test_interrupted_again_and_again_it_ends_with_the_same_bytes(attack: Attack,
 
 def test_an_interruption_says_what_is_saved_and_how_to_go_on(attack: Attack, tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
-        attack(settle("pgd-4", batch_size=4), stop=Patience(12))
+        attack(settle("pgd-4"), stop=Patience(12))
     assert caught.value.exit_code == 143
     assert caught.value.what == "the evaluation was stopped; every finished block is saved"
     assert caught.value.mend == "Run the same command again: it continues there."
@@ -98,20 +100,20 @@ def test_an_interruption_says_what_is_saved_and_how_to_go_on(attack: Attack, tmp
 
 
 def test_a_finished_block_is_not_attacked_again(attack: Attack) -> None:
-    config = settle("pgd-4", batch_size=4)
+    config = settle("pgd-4")
     with pytest.raises(Interrupted):
         attack(config, stop=Patience(4 + 3 * 5 + 2))  # four blocks of clean images, three of PGD, a bit of the fourth
     watched = Silent()
     attack(config, progress=watched)
-    assert {done for job, done, _, _ in watched.told if job == "pgd-4" and 0 < done < 12} == {4.0, 8.0}
-    assert any(12 < done < 16 for job, done, _, _ in watched.told if job == "pgd-4")
+    assert {each.done for each in watched.told if each.job == "pgd-4" and each.done < 12} == set()
+    assert any(12 < each.done < 16 for each in watched.told if each.job == "pgd-4")
 
 
 def test_another_seed_starts_afresh(attack: Attack, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        attack(settle("pgd-4", batch_size=4), "result", stop=Patience(12))
-    attack(settle("pgd-4", batch_size=4, seed=1), "result")
-    attack(settle("pgd-4", batch_size=4, seed=1), "fresh")
+        attack(settle("pgd-4"), "result", stop=Patience(12))
+    attack(settle("pgd-4", seed=1), "result")
+    attack(settle("pgd-4", seed=1), "fresh")
     for name in ("result.json", "per_image.npz"):
         assert (tmp_path / "result" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
@@ -139,17 +141,113 @@ def test_other_weights_are_another_evaluation(attack: Attack, net: nn.Module) ->
         attack(settle("fgsm"))
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 3}, {"n_examples": 5}], ids=["batch size", "neighbours"])
-def test_what_happens_to_an_image_depends_neither_on_batch_size_nor_on_neighbours(
-    attack: Attack, tmp_path: Path, changes: dict[str, int]
+@pytest.mark.parametrize("precision", ["fp32", "bf16-attack"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_a_result_has_the_same_bytes_for_every_batch_size_and_number_of_shards(
+    attack: Attack, tmp_path: Path, norm: str, precision: str
 ) -> None:
-    attacks = {"eps": "0.05", "limits": {"spsa": 3}}
-    attack(settle("pgd-4", "cw-inf", "spsa", **attacks), "one")
-    attack(settle("pgd-4", "cw-inf", "spsa", **attacks, **changes), "other")
-    one, other = evidence(tmp_path / "one"), evidence(tmp_path / "other")
-    for name in ("pgd-4", "cw-inf", "spsa"):
-        n = len(other[f"{name}.margin"])
-        assert np.allclose(one[f"{name}.margin"][:n], other[f"{name}.margin"], atol=1e-4)
+    eps = {"Linf": "0.05", "L2": "0.4"}[norm]
+    some = {"eps": eps, "norm": norm, "precision": precision, "limits": {"spsa": 9, "pgd-2": 11}, "evidence": True}
+    attacks = ("fgsm", "pgd-2", "pgd-9", "pgd-9-worst", "cw-inf", "spsa")
+    found = attack(settle(*attacks, **some), "auto").document["attacks"]
+    assert 0 < found["cw-inf"]["correct"] < 15, "the budget must fool some images"
+    for batch_size in (1, 7, 64):
+        attack(settle(*attacks, **some, batch_size=batch_size), f"batch {batch_size}")
+    for count in (2, 4):
+        shares = [Share(i, count) for i in range(count)]
+        ended = [attack(settle(*attacks, **some), f"{count} shards", share=share) for share in reversed(shares)]
+        assert [type(each) for each in ended] == [Unfinished] * (count - 1) + [Finished]
+    for name in ("result.json", "per_image.npz", "evidence.npz"):
+        expected = (tmp_path / "auto" / name).read_bytes()
+        for folder in ("batch 1", "batch 7", "batch 64", "2 shards", "4 shards"):
+            assert (tmp_path / folder / name).read_bytes() == expected, (folder, name)
+
+
+def test_what_happens_to_an_image_does_not_depend_on_its_neighbours(
+    attack: Attack, tmp_path: Path, images: ImageSet
+) -> None:
+    attacks, some = ("fgsm", "pgd-4", "pgd-4-worst", "cw-inf", "spsa"), {"eps": "0.05"}
+    attack(settle(*attacks, **some), "all")
+    chosen = torch.tensor([14, 3, 9, 2, 7])
+    attack(settle(*attacks, **some), "some", images=images.select(chosen), whole=images)
+    one, other = evidence(tmp_path / "all"), evidence(tmp_path / "some")
+    for name in attacks:
+        assert one[f"{name}.margin"][chosen].tolist() == other[f"{name}.margin"].tolist()
+
+
+def test_autoattack_in_shards_has_the_same_bytes(
+    attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "AUTOATTACK_BATCH", 3)
+    config = settle("autoattack", eps="0.05", n_examples=8, evidence=True)
+    attack(config, "whole")
+    for i in (1, 0):
+        attack(config, "shards", share=Share(i, 2))
+    for name in ("result.json", "per_image.npz", "evidence.npz"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "shards" / name).read_bytes()
+
+
+def test_the_worst_iterate_is_never_better_than_the_last_and_leaves_it_alone(attack: Attack, tmp_path: Path) -> None:
+    found = attack(settle("pgd-9", "pgd-9-worst", eps="0.05")).document["attacks"]
+    arrays = evidence(tmp_path / "result")
+    assert (arrays["pgd-9.fooled"] <= arrays["pgd-9-worst.fooled"]).all()
+    assert found["pgd-9"]["definition"]["scored"] == "last"
+    assert found["pgd-9-worst"]["definition"] == {**found["pgd-9"]["definition"], "scored": "any"}
+    alone = attack(settle("pgd-9", eps="0.05"), "alone").document["attacks"]
+    assert alone["pgd-9"] == found["pgd-9"]
+
+
+def test_the_worst_iterate_is_the_first_that_plain_pgd_finds(
+    attack: Attack, tmp_path: Path, net: nn.Module, images: ImageSet
+) -> None:
+    attack(settle("pgd-9-worst", eps="0.05"))
+    x, y = images.batch(torch.arange(16), "cpu")
+    start = ThreatModel("Linf", 0.05).random_start(x, ImageDraws(0, "pgd", list(range(100, 116))))
+    threat = ThreatModel("Linf", 0.05)
+    walked = pgd_iterates(net, x, y, at=range(10), threat=threat, step_size=0.0125, start=start)
+    fooled = torch.stack([net(walked[step]).argmax(1) != y for step in range(1, 10)]).any(0)
+    assert evidence(tmp_path / "result")["pgd-9-worst.fooled"].tolist() == fooled.tolist()
+
+
+class Forgetful(AttackModel):
+    """Has memory for so many images at a time."""
+
+    room = 4
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return super().__call__(x)
+
+
+def test_a_block_that_does_not_fit_into_memory_is_answered_with_a_smaller_one(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attacking, "AttackModel", Forgetful)
+    attack(settle("fgsm", block=4), "fits")
+    with pytest.raises(UsageError) as caught:
+        attack(settle("fgsm", block=8))
+    assert caught.value.what == "8 images at a time do not fit into memory"
+    assert caught.value.mend == "Give a smaller --block, such as 2."
+
+
+def test_blocks_that_do_not_fit_into_memory_together_are_attacked_one_by_one(
+    attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack(settle("cw-inf", eps="0.05"), "whole")
+    plain = attacking.walk
+
+    def small(model: Any, x: Tensor, y: Tensor, **settings: Any) -> Any:
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return plain(model, x, y, **settings)
+
+    monkeypatch.setattr(attacking, "walk", small)
+    watched = Silent()
+    attack(settle("cw-inf", eps="0.05"), "pieces", progress=watched)
+    assert watched.notes == [f"out of memory: going on with --batch-size {size}" for size in (8, 4)]
+    for name in ("result.json", "per_image.npz"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes()
 
 
 def test_bf16_attacks_are_declared_with_every_number_but_those_of_spsa(
@@ -195,7 +293,7 @@ def test_what_only_the_fast_copy_holds_for_fooled_is_attacked_through_the_net_it
         def __call__(self, x: Tensor) -> Tensor:
             return super().__call__(x).roll(1, dims=1)  # misclassifies everything, so every attack stops at once
 
-    monkeypatch.setattr(runner, "AttackModel", Wrong)
+    monkeypatch.setattr(attacking, "AttackModel", Wrong)
     attack(settle("autoattack", eps="0.3", n_examples=6))
     x, y = images.batch(torch.arange(6), "cpu")
     threat = ThreatModel("Linf", 0.3)
@@ -282,10 +380,10 @@ def test_a_model_that_answers_with_no_logits_is_refused(
 
 
 def test_an_image_outside_its_ball_stops_everything(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "fgsm", lambda model, x, y, threat: (x + 0.03).clamp(0, 1))
+    monkeypatch.setattr(ThreatModel, "project", lambda self, x_adv, x: (x + 0.03).clamp(0, 1))
     with pytest.raises(CheckError) as caught:
         attack(settle("fgsm"))
-    assert caught.value.what.startswith("fgsm, images 0 to 15: an adversarial image is 0.03")
+    assert caught.value.what.startswith("fgsm, images 0 to 3: an adversarial image is 0.03")
     assert caught.value.what.endswith("away from the clean one, more than eps = 0.02")
 
 
@@ -309,9 +407,14 @@ def test_more_images_than_there_are_is_refused(attack: Attack) -> None:
 
 def test_progress_tells_of_every_job_up_to_its_end(attack: Attack) -> None:
     watched = Silent()
-    found = attack(settle("fgsm", "pgd-2", batch_size=5), progress=watched).document["attacks"]
-    last = {job: (done, total, accuracy) for job, done, total, accuracy in watched.told}
-    assert last == {name: (16, 16, pytest.approx(found[name]["accuracy"])) for name in ("clean", "fgsm", "pgd-2")}
+    found = attack(settle("fgsm", "pgd-2"), progress=watched).document
+    last = {each.job: (each.done, each.total, each.correct / each.seen) for each in watched.told if each.seen}
+    accuracies = {name: pytest.approx(found["attacks"][name]["accuracy"]) for name in ("clean", "fgsm", "pgd-2")}
+    assert last == {name: (16, 16, accuracy) for name, accuracy in accuracies.items()}
+    assert watched.told[-1].standing == found["worst_case"]["correct"]
+    bounds = [state.standing for state in watched.told]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] == 16
 
 
 def test_batch_norm_and_mode_of_the_net_stay_as_they_were(attack: Attack, net: nn.Module) -> None:
