@@ -32,7 +32,7 @@ def canonical(name: str) -> str:
         return name
     known = [attack for attack in ATTACKS if attack not in patterns]
     told = hint(name, [*known, "pgd-20", "pgd-100", "pgd-20-worst"]).partition("Known:")[0]
-    mend = f"{told}Known: {', '.join(known)}, and {' and '.join(patterns)} for any N, such as pgd-20."
+    mend = f"{told}Known: {', '.join([*known, *patterns])}; N is any number, as in pgd-20."
     raise UsageError(f"there is no attack called {name!r}", mend)
 
 
