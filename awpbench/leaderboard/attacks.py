@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from awpbench.attacks import worst_steps
+
 ROUNDING = 5e-5  # result.json gives fractions to four decimals at least
 COLUMNS = ("clean", "fgsm", "pgd", "cw-inf", "spsa", "autoattack")  # the order of the paper's Table 2
 STRENGTH = ("clean", "fgsm", "spsa", "pgd", "cw-inf", "autoattack")  # weakest first; SPSA sees no gradients
@@ -15,7 +17,7 @@ STRENGTH = ("clean", "fgsm", "spsa", "pgd", "cw-inf", "autoattack")  # weakest f
 
 def place(name: str, order: tuple[str, ...]) -> tuple[int, int, str]:
     """Return a sort key: the family's place in `order`, `pgd-20` before `pgd-100`, unknown families after `fgsm`."""
-    match = re.fullmatch(r"(.+)-(\d{1,9})", name)
+    match = re.fullmatch(r"(.+)-(\d{1,9})(?:-worst)?", name)
     family, steps = (match[1], int(match[2])) if match and match[1] in order else (name, 0)
     return (2 * order.index(family) if family in order else 2 * order.index("fgsm") + 1, steps, name)
 
@@ -74,8 +76,13 @@ def told(definition: Mapping[str, Any]) -> str:
 
 def strongest(attacks: Mapping[str, Attack]) -> str:
     """Name the attack that decides a rank: AutoAttack where it is complete, else the strongest of the others."""
-    complete = [name for name, attack in attacks.items() if attack.complete]
+    complete = [name for name, attack in attacks.items() if attack.complete and not beside(name)]
     return max(complete, key=lambda name: place(name, STRENGTH))
+
+
+def beside(name: str) -> bool:
+    """Tell whether an attack is a column beside those of the suite, which ranks nothing: `pgd-100-worst`."""
+    return worst_steps(name) is not None
 
 
 def in_columns(attacks: Mapping[str, Attack]) -> dict[str, Attack]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from awpbench.leaderboard.attacks import COLUMNS, Attack, place, strongest, told
+from awpbench.leaderboard.attacks import COLUMNS, Attack, beside, place, strongest, told
 from awpbench.leaderboard.row import Board, Details
 from awpbench.leaderboard.store import canonical
 
@@ -48,10 +48,11 @@ class Group(NamedTuple):
     def of(cls, row: Details) -> Group:
         """Return the group of a row."""
         name = strongest(row.attacks)
-        definitions = json.dumps({each: attack.definition for each, attack in row.attacks.items()})
+        ranking = {each: attack.definition for each, attack in row.attacks.items() if not beside(each)}
         data, indices = str(row.hashes["data"]), str(row.hashes["indices"])
         threat = (row.dataset, row.norm, row.eps, data, indices)
-        return cls(*threat, row.suite, row.suite_series, row.dialect, name, definitions, row.attacks[name].n)
+        of_suite = (row.suite, row.suite_series, row.dialect, name, json.dumps(ranking))
+        return cls(*threat, *of_suite, row.attacks[name].n)
 
 
 @dataclass(frozen=True)

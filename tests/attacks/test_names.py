@@ -16,7 +16,8 @@ def test_an_unknown_attack_is_answered_with_the_nearest_one() -> None:
         canonical("autoatack")
     assert caught.value.what == "there is no attack called 'autoatack'"
     assert caught.value.mend == (
-        "Did you mean 'autoattack'? Known: fgsm, cw-inf, spsa, autoattack, pgd-N, pgd-N-worst; N is any number, as in pgd-20."
+        "Did you mean 'autoattack'? Known: fgsm, cw-inf, spsa, autoattack, pgd-N, pgd-N-worst; "
+        "N is any number, as in pgd-20."
     )
 
 

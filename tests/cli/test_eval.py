@@ -188,7 +188,8 @@ def test_a_config_file_gives_values_and_flags_win(capsys: pytest.CaptureFixture[
             ["--model", "factory.py:tiny", *THREAT, "--attack", "pdg-20"],
             2,
             "there is no attack called 'pdg-20'",
-            "Did you mean 'pgd-20'? Known: fgsm, cw-inf, spsa, autoattack, pgd-N, pgd-N-worst; N is any number, as in pgd-20.",
+            "Did you mean 'pgd-20'? Known: fgsm, cw-inf, spsa, autoattack, pgd-N, pgd-N-worst; "
+            "N is any number, as in pgd-20.",
         ),
         (
             ["--model", "factory.py:tiny", *THREAT, "--n-examples", "401"],

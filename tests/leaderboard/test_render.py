@@ -18,9 +18,9 @@ from awpbench.leaderboard.row import Row, board_of
 from tests.leaderboard import crafted
 
 
-def quick(name: str, correct: int, n: int = 300, **changes: Any) -> Row:
+def quick(name: str, correct: int, n: int = 300, more: dict[str, Any] | None = None, **changes: Any) -> Row:
     attacks = {"clean": crafted.attack("clean", 240, 300), "pgd-20": crafted.attack("pgd-20", correct, n)}
-    return crafted.row(name, suite="quick", attacks=attacks, **changes)
+    return crafted.row(name, suite="quick", attacks=attacks | (more or {}), **changes)
 
 
 def ranked(board_rows: tuple[Row, ...]) -> list[list[tuple[str, str]]]:
@@ -62,6 +62,16 @@ def test_n_stands_in_every_cell_where_attacks_saw_different_images() -> None:
     numbers = [cell.split("n=")[1] for cell in table.rows[0][5:-1]]
     assert numbers == ["10000", "10000", "10000", "300", "300", "60", "300"]
     assert table.rows[0][-2] == "18.33 [14.36, 23.10] n=300"
+
+
+def test_the_worst_iterates_are_a_column_beside_and_rank_nothing() -> None:
+    worst = crafted.attack("pgd-20-worst", 1, 300)
+    (table,) = tables(board_of((quick("plain", 55, 300), quick("worst", 54, 300, more={"pgd-20-worst": worst}))))
+    assert table.columns[5:8] == ("clean", "pgd-20", "pgd-20-worst")
+    assert [(row[0], row[1], row[7]) for row in table.rows] == [
+        ("1", "plain", ""),
+        ("2", "worst", "0.33 [0.06, 1.86] n=300"),
+    ]
 
 
 def test_nan_logits_stand_in_the_cell() -> None:
