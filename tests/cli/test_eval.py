@@ -241,7 +241,7 @@ def test_another_evaluation_is_not_overwritten(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_it_within_seconds_and_the_same_command_goes_on(number: int, code: int) -> None:
-    words = [*TINY, "--attack", "pgd-300", "--batch-size", "40", "--n-examples", "240", "--out", "here"]
+    words = [*TINY, "--attack", "pgd-300", "--block", "40", "--n-examples", "240", "--out", "here"]
     command = [sys.executable, "-m", "awpbench", *words]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
