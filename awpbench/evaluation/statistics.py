@@ -33,3 +33,11 @@ def paired_difference(b: int, c: int, n: int) -> tuple[float, float]:
     one, other = (b + 1) / (n + 2), (c + 1) / (n + 2)
     half = Z95 * math.sqrt((one + other - (one - other) ** 2) / (n + 2))
     return max(-1.0, one - other - half), min(1.0, one - other + half)
+
+
+def mean_std(values: list[float]) -> tuple[float, float | None]:
+    """Return the mean and the standard deviation of a sample (n - 1), None where there is one value only."""
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
