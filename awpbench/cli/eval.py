@@ -25,6 +25,10 @@ def eval_command(
     model: Annotated[
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
+    robustbench: Annotated[
+        str | None, typer.Option(help="A model of RobustBench's zoo, by its ID; nothing is downloaded.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="File of the weights of --robustbench.")] = None,
     suite: Annotated[str | None, typer.Option(help="quick, standard or full.")] = None,
     attack: Annotated[
         list[str] | None, typer.Option(help="fgsm, pgd-N, cw-inf, spsa or autoattack, instead of a suite; repeatable.")
@@ -52,7 +56,7 @@ def eval_command(
     arch: Annotated[str | None, typer.Option(help="Architecture of a foreign state dict.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of its first stage.")] = None,
     preprocessing: Annotated[
-        str | None, typer.Option(help="Of a foreign state dict: none, meanstd or plus-minus-1.")
+        str | None, typer.Option(help="Of a foreign state dict: none, meanstd or plus-minus-1; else found by trial.")
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the result.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the result of another evaluation.")] = False,
@@ -71,8 +75,9 @@ def eval_command(
 
     An interrupted evaluation continues when the same command is given again.
     """
+    from awpbench.config import of_file
     from awpbench.defaults import read_config_file
-    from awpbench.evaluation.plan import read_limits, resolve_evaluation
+    from awpbench.evaluation.plan import EvalConfig, read_limits, resolve_evaluation
 
     flags = {
         "suite": suite,
@@ -89,13 +94,16 @@ def eval_command(
         "batch_size": batch_size,
         "precision": precision,
     }
-    subject = _subject(ckpt, model, arch, width, dataset, preprocessing)
-    settled, sources = resolve_evaluation(
-        flags, file=read_config_file(Path(config)) if config else None, checkpoint=subject.brings
-    )
+    from_file = of_file(EvalConfig, read_config_file(Path(config)) if config else {})
+    nets = {"--ckpt": ckpt, "--model": model, "--robustbench": robustbench}
+    named = {"dataset": dataset or from_file.get("dataset"), "norm": norm or from_file.get("norm")}
+    subject = _subject(nets, weights, arch, width, preprocessing, **named)
+    settled, sources = resolve_evaluation(flags, file=from_file, checkpoint=subject.brings)
+    sources = {key: subject.origin if source == "checkpoint" else source for key, source in sources.items()}
     images = _images(settled.dataset, data_dir, offline)
     where = Path(out) if out else subject.default_out(settled)
     on = common.resolve_device(device)
+    subject = _with_preprocessing(subject, settled.dataset, images, on)
     if dry_run:
         from awpbench.leaderboard import store
 
@@ -114,26 +122,52 @@ def eval_command(
         common.note(f"{outcome} its row in {path}")
 
 
+def _check_net(nets: dict[str, str | None], weights: str | None, describes: object) -> None:
+    """Raise UsageError unless one net is named, with its weights where it takes them, and nothing that it brings."""
+    given = [flag for flag, value in nets.items() if value is not None]
+    if len(given) != 1:
+        what = f"a net is named by {', '.join(list(nets)[:-1])} or {list(nets)[-1]}, one of them"
+        raise UsageError(what, "Example: awpbench eval --ckpt best.pt")
+    if describes and given != ["--ckpt"]:
+        what = f"--arch, --width and --preprocessing describe a state dict, and {given[0]} brings a whole net"
+        raise UsageError(what, "Leave them out.")
+    if (weights is not None) != (given == ["--robustbench"]):
+        what = "--weights FILE belongs to --robustbench ID, and each needs the other"
+        raise UsageError(what, "Example: awpbench eval --robustbench Carmon2019Unlabeled --weights rst_adv.pt")
+
+
 def _subject(
-    ckpt: str | None,
-    model: str | None,
+    nets: dict[str, str | None],
+    weights: str | None,
     arch: str | None,
     width: int | None,
-    dataset: str | None,
     preprocessing: str | None,
+    *,
+    dataset: str | None,
+    norm: str | None,
 ) -> Subject:
-    if (ckpt is None) == (model is None):
-        raise UsageError("a net is named by --ckpt or by --model, one of them", "Example: awpbench eval --ckpt best.pt")
-    if model is not None and (arch or width or preprocessing):
-        what = "--arch, --width and --preprocessing describe a state dict, and --model brings a whole net"
-        raise UsageError(what, "Leave them out.")
-    from awpbench.evaluation import subject
+    _check_net(nets, weights, arch or width or preprocessing)
+    if (model := nets["--model"]) is not None:
+        from awpbench.evaluation.subject import from_factory
 
-    if model is not None:
-        return subject.from_factory(model)
-    return subject.from_checkpoint(
-        Path(str(ckpt)), arch=arch, width=width, dataset=dataset, preprocessing=preprocessing
-    )
+        return from_factory(model)
+    if (name := nets["--robustbench"]) is not None:
+        from awpbench.evaluation.zoo import from_robustbench
+
+        return from_robustbench(name, Path(str(weights)), dataset=dataset, norm=norm)
+    from awpbench.evaluation.subject import from_checkpoint
+
+    path = Path(str(nets["--ckpt"]))
+    return from_checkpoint(path, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
+
+
+def _with_preprocessing(subject: Subject, dataset: str, images: ImageSet, device: torch.device) -> Subject:
+    from awpbench.evaluation.subject import with_preprocessing
+
+    subject, trial = with_preprocessing(subject, dataset, images, device)
+    if trial is not None:
+        common.note(f"preprocessing found by trial on the first {trial.n} test images: {trial}")
+    return subject
 
 
 def _images(dataset: str, data_dir: str | None, offline: bool) -> ImageSet:
