@@ -124,6 +124,11 @@ class Checkpoint:
         model.load_state_dict({key: _own_copy(value, dtype) for key, value in self.state_dict.items()}, assign=True)
         return model.eval()
 
+    def preprocessed(self, preprocessing: str, dataset: str) -> Checkpoint:
+        """Return it with another normalisation of its input: one of `foreign.PREPROCESSING`."""
+        mean, std = foreign.normalization(preprocessing, self.model_spec.shape[0], dataset)
+        return replace(self, model_spec=replace(self.model_spec, mean=mean, std=std))
+
 
 def _own_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     dtype = dtype if tensor.is_floating_point() else tensor.dtype
@@ -195,6 +200,20 @@ def load(
     if dataset is not None:
         _check_dataset(checkpoint, dataset)
     return checkpoint
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Load the weights of a net of another project, wrappers and prefixes taken off, and the SHA-256 of their file.
+
+    Raises InputError as `load` does, and UsageError for a checkpoint of ours, which brings a net of its own.
+    """
+    data = _read(path)
+    raw = _unpickle(path, data)
+    if isinstance(raw, dict) and "format_version" in raw:
+        raise UsageError(f"{path} is a checkpoint of awpbench, which says itself what it is", "Give it with --ckpt.")
+    state = foreign.bare_state(raw, path)
+    _check_tensors(path, state)
+    return state, hashlib.sha256(data).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -319,21 +338,25 @@ def _check_fit(checkpoint: Checkpoint) -> None:
     spec, state = checkpoint.model_spec, checkpoint.state_dict
     with torch.device("meta"):
         expected = spec.build().state_dict()
+    if problems := mismatches(state, expected):
+        name = models.published_name(spec.architecture, spec.width)
+        what = f"{checkpoint.path} does not hold the weights of {name}: {'; '.join(problems)}"
+        raise InputError(what, "Give the --arch and --width that it was trained with, or leave them out.")
+
+
+def mismatches(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say in which keys and shapes weights are not those of a net; missing counts of batches are put into `state`."""
     for key in expected:
         if key.endswith("num_batches_tracked"):  # absent from very old files, and of no use to a trained net
             state.setdefault(key, torch.zeros((), dtype=torch.int64, device="cpu"))
     shapes = {key: (list(state[key].shape), list(expected[key].shape)) for key in expected if key in state}
     kinds = [key for key in shapes if state[key].is_floating_point() != expected[key].is_floating_point()]
-    problems = [
+    return [
         *_first("wrongly typed", [f"{key} ({state[key].dtype})" for key in kinds]),
         *_first("missing", [key for key in expected if key not in state]),
         *_first("unexpected", [key for key in state if key not in expected]),
         *_first("mis-shaped", [f"{key} {has} for {wants}" for key, (has, wants) in shapes.items() if has != wants]),
     ]
-    if problems:
-        name = models.published_name(spec.architecture, spec.width)
-        what = f"{checkpoint.path} does not hold the weights of {name}: {'; '.join(problems)}"
-        raise InputError(what, "Give the --arch and --width that it was trained with, or leave them out.")
 
 
 def _first(kind: str, items: list[str]) -> list[str]:

@@ -63,10 +63,14 @@ def lookup(table: Mapping[str, T], kind: str, name: str) -> T:
 def hint(name: str, known: Iterable[str]) -> str:
     """Say which of the known names is nearest, where one is, and all of them."""
     names = list(known)
-    lowered = {each.lower(): each for each in reversed(names)}
-    nearest = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
-    told = f"Did you mean {lowered[nearest[0]]!r}? " if nearest else ""
-    return f"{told}Known: {', '.join(names)}."
+    return f"{nearest(name, names)}Known: {', '.join(names)}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ask whether the nearest of the known names was meant, `Did you mean 'at'? `; nothing where none is near."""
+    lowered = {each.lower(): each for each in reversed(list(known))}
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    return f"Did you mean {lowered[found[0]]!r}? " if found else ""
 
 
 def load_object(spec: str) -> Any:

@@ -18,6 +18,7 @@ PREFIXES = ("module.", "model.", "1.")  # DataParallel, RobustBench, nn.Sequenti
 PREPROCESSING = ("none", "meanstd", "plus-minus-1")
 
 _NORMALIZATION = re.compile(r"(?:(?:normalize|0)\.)?(mean|std|mu|sigma)")
+_UNUSED = re.compile(r"sub_block1\..+|n_averaged")  # in TRADES' and RobustBench's WRN; in torch's AveragedModel
 _WIDE_BLOCK = re.compile(r"block1\.layer\.\d+\.conv1\.weight")
 
 PerChannel = tuple[float, ...] | None
@@ -43,7 +44,10 @@ def describe(
     """
     found = recognise(state)
     if found is None and arch is None:
-        mend = f"Known: {', '.join(models.MODELS)}, wrn-D-W. For another net use --model FILE.py:factory."
+        mend = (
+            f"Known: {', '.join(models.MODELS)}, wrn-D-W. For a net of RobustBench use --robustbench ID --weights "
+            "FILE, for any other --model FILE.py:factory."
+        )
         raise InputError(f"{path} holds the weights of no architecture known here", mend)
     facts = lookup(DATASETS, "data set", dataset) if dataset is not None else None
     if found is None:  # whoever compares the keys with the architecture's will say what is missing
@@ -59,24 +63,31 @@ def describe(
 
 
 def unwrap(raw: Any, path: object) -> dict[str, Tensor]:
-    """Take wrappers, repeated prefixes and the unused `sub_block1` off; raises InputError where no weights are left."""
-    while inner := next((raw[key] for key in WRAPPERS if isinstance(raw, Mapping) and _is_state(raw.get(key))), None):
-        raw = inner
+    """Take wrappers, repeated prefixes and unused weights off; raises InputError where no weights are left."""
+    return {key: value for key, value in bare_state(raw, path).items() if not _UNUSED.fullmatch(key)}
+
+
+def bare_state(raw: Any, path: object) -> dict[str, Tensor]:
+    """Take wrappers and repeated prefixes off; raises InputError where no weights are left, or two nets are mixed."""
+    for _ in WRAPPERS:  # no more of them than there are: a hostile file may hold itself
+        inside = (raw[key] for key in WRAPPERS if isinstance(raw, Mapping) and _is_state(raw.get(key)))
+        raw = next(inside, raw)
     tensors = {str(key): value for key, value in raw.items() if isinstance(value, Tensor)} if _is_state(raw) else {}
     if not tensors:
         raise InputError(f"{path} holds no weights", "Save the state dict: torch.save(model.state_dict(), 'x.pt').")
-    state = {_bare(key): value for key, value in tensors.items()}
+    state = {bare(key): value for key, value in tensors.items()}
     if len(state) < len(tensors):
         what = f"{path} holds two nets whose keys differ only by a prefix"
         raise InputError(what, "Save the state dict of one of them.")
-    return {key: value for key, value in state.items() if not key.startswith("sub_block1.")}
+    return state
 
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and len(value) > 0
 
 
-def _bare(key: str) -> str:
+def bare(key: str) -> str:
+    """Take repeated prefixes off a key: `module.model.conv1.weight` is `conv1.weight`."""
     while prefix := next((prefix for prefix in PREFIXES if key.startswith(prefix)), ""):
         key = key[len(prefix) :]
     return key
@@ -85,13 +96,17 @@ def _bare(key: str) -> str:
 def _normalization(
     state: dict[str, Tensor], path: object, channels: int, dataset: str | None, preprocessing: str | None
 ) -> tuple[PerChannel, PerChannel]:
-    if preprocessing is not None:
-        lookup(dict.fromkeys(PREPROCESSING), "preprocessing", preprocessing)
     buffers = take_buffers(state)
     if buffers is not None:
         if preprocessing is not None:
             raise UsageError(f"{path} brings its own normalisation", "Leave --preprocessing out.")
         return buffers
+    return normalization(preprocessing or "none", channels, dataset)
+
+
+def normalization(preprocessing: str, channels: int, dataset: str | None) -> tuple[PerChannel, PerChannel]:
+    """Return the mean and std per channel that a preprocessing stands for; raises UsageError."""
+    lookup(dict.fromkeys(PREPROCESSING), "preprocessing", preprocessing)
     if preprocessing == "plus-minus-1":
         return (0.5,) * channels, (0.5,) * channels  # 2x - 1
     if preprocessing != "meanstd":
@@ -100,6 +115,11 @@ def _normalization(
         raise UsageError("--preprocessing meanstd takes a data set's mean and std, and none is named", "Add --dataset.")
     facts = lookup(DATASETS, "data set", dataset)
     return facts.mean, facts.std
+
+
+def is_normalization(key: str) -> bool:
+    """Tell whether a key, with or without prefixes, is that of a mean or std per channel."""
+    return _NORMALIZATION.fullmatch(bare(key)) is not None
 
 
 def take_buffers(state: dict[str, Tensor]) -> tuple[PerChannel, PerChannel] | None:

@@ -264,6 +264,44 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     )
 
 
+# What the training scripts of the public repositories hand to torch.save; their nets are wrapped in DataParallel.
+REPOSITORIES = {
+    "AWP (AT), robust_overfitting: model_best.pth": lambda state: {
+        "state_dict": prefixed(state, "module."), "test_robust_acc": 0.5, "test_robust_loss": 1.2, "test_acc": 0.8,
+    },
+    "AWP (AT), robust_overfitting: model_199.pth": lambda state: prefixed(state, "module."),
+    "TRADES, MART, TRADES-AWP": lambda state: prefixed(
+        state | {f"sub_{key}": value for key, value in state.items() if key.startswith("block1")}, "module."
+    ),
+    "RST": lambda state: {"num_classes": 10, "state_dict": prefixed(state, "module."), "normalize_input": False},
+    "AveragedModel": lambda state: {"n_averaged": torch.tensor(7), **prefixed(state, "module.")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("repository", REPOSITORIES)
+def test_what_the_public_repositories_save_is_recognised(tmp_path: Path, repository: str) -> None:
+    loaded = checkpoints.load(written(tmp_path / "x.pt", REPOSITORIES[repository](small())))
+    assert loaded.model_spec == checkpoints.ModelSpec("wrn-10-1", None, 10, (3, 32, 32), None, None)
+    assert list(loaded.state_dict) == list(small())
+
+
+def test_rsts_own_normalisation_comes_with_its_weights(tmp_path: Path) -> None:
+    mean, std = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.25, 0.5, 1.0])
+    buffers = {"0.mean": mean.view(1, 3, 1, 1), "0.std": std.view(1, 3, 1, 1)}
+    state = prefixed(buffers | prefixed(small(), "1."), "module.")
+    value = {"num_classes": 10, "state_dict": state, "normalize_input": True}
+    spec = checkpoints.load(written(tmp_path / "x.pt", value)).model_spec
+    assert (spec.mean, spec.std) == (tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def test_a_file_that_holds_itself_holds_no_weights(tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["state_dict"] = endless
+    with pytest.raises(InputError) as caught:
+        checkpoints.load(written(tmp_path / "x.pt", endless))
+    assert caught.value.what == f"{tmp_path / 'x.pt'} holds no weights"
+
+
 UNKNOWN = {
     "resnet": ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.1.conv2.weight", "linear.weight"],
     "half a prn18": ["bn.weight", "layer4.1.conv2.weight"],
@@ -279,7 +317,8 @@ def test_a_net_of_no_known_family_is_refused_unless_it_is_named(tmp_path: Path, 
         checkpoints.load(path)
     assert caught.value.what == f"{path} holds the weights of no architecture known here"
     assert caught.value.mend == (
-        "Known: prn18, wrn-34-10, wrn-28-10, small-cnn, wrn-D-W. For another net use --model FILE.py:factory."
+        "Known: prn18, wrn-34-10, wrn-28-10, small-cnn, wrn-D-W. For a net of RobustBench use --robustbench ID "
+        "--weights FILE, for any other --model FILE.py:factory."
     )
     with pytest.raises(InputError) as caught:
         checkpoints.load(path, arch="wrn28", dataset="mnist")

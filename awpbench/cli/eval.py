@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from awpbench.cli import common
+from awpbench.cli.nets import chosen_subject, load_images, with_preprocessing
 from awpbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ def eval_command(
     model: Annotated[
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
+    robustbench: Annotated[
+        str | None, typer.Option(help="A model of RobustBench's zoo, by its ID; nothing is downloaded.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="File of the weights of --robustbench.")] = None,
     suite: Annotated[str | None, typer.Option(help="quick, standard or full.")] = None,
     attack: Annotated[
         list[str] | None,
@@ -71,7 +76,10 @@ def eval_command(
     arch: Annotated[str | None, typer.Option(help="Architecture of a foreign state dict.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of its first stage.")] = None,
     preprocessing: Annotated[
-        str | None, typer.Option(help="Of a foreign state dict: none, meanstd or plus-minus-1.")
+        str | None, typer.Option(help="Of a foreign state dict: none, meanstd or plus-minus-1; else found by trial.")
+    ] = None,
+    expect_clean: Annotated[
+        float | None, typer.Option(help="Claimed clean accuracy in percent; another one stops the run.")
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the result.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the result of another evaluation.")] = False,
@@ -90,10 +98,14 @@ def eval_command(
 
     An interrupted evaluation continues when the same command is given again.
     """
+    from awpbench.config import of_file
     from awpbench.defaults import read_config_file
-    from awpbench.evaluation.plan import read_limits, resolve_evaluation
+    from awpbench.evaluation.claims import read_percent
+    from awpbench.evaluation.plan import EvalConfig, read_limits, resolve_evaluation
     from awpbench.evaluation.subject import read_indices
 
+    if expect_clean is not None:
+        read_percent(expect_clean)
     flags = {
         "suite": suite,
         "attacks": tuple(attack) if attack else None,
@@ -111,16 +123,17 @@ def eval_command(
         "evidence": evidence or None,
         "precision": precision,
     }
-    subject = chosen_subject(ckpt, model, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
-    settled, sources = resolve_evaluation(
-        flags, file=read_config_file(Path(config)) if config else None, checkpoint=subject.brings, worst=worst
-    )
-    images = load_images(settled.dataset, data_dir, offline)
-    whole = images
-    if indices is not None:
-        images = images.select(read_indices(Path(indices), len(whole)))
+    from_file = of_file(EvalConfig, read_config_file(Path(config)) if config else {})
+    nets = {"--ckpt": ckpt, "--model": model, "--robustbench": robustbench}
+    named = {"dataset": dataset or from_file.get("dataset"), "norm": norm or from_file.get("norm")}
+    subject = chosen_subject(nets, weights, arch, width, preprocessing, **named)
+    settled, sources = resolve_evaluation(flags, file=from_file, checkpoint=subject.brings, worst=worst)
+    sources = {key: subject.origin if source == "checkpoint" else source for key, source in sources.items()}
+    whole = load_images(settled.dataset, data_dir, offline)
+    images = whole.select(read_indices(Path(indices), len(whole))) if indices is not None else whole
     where = Path(out) if out else subject.default_out(settled)
     on = common.resolve_device(device)
+    subject = with_preprocessing(subject, settled.dataset, whole, on)
     if dry_run:
         from awpbench.leaderboard import store
 
@@ -134,7 +147,7 @@ def eval_command(
     if settled.suite and not no_row:
         check_targets(file=file, card=card)
     share, on = _share(shard, on, force)
-    finished = _run(settled, subject, images, whole, where, on, force, share)
+    finished = _run(settled, subject, images, whole, where, on, force, share, expect_clean)
     if isinstance(finished, Unfinished):
         there = finished.total - finished.missing
         common.note(f"this share is done; {there} of {finished.total} blocks are there, and the last share finishes")
@@ -143,41 +156,6 @@ def eval_command(
     if settled.suite and not no_row:
         path, outcome = write_row(where, file=file, card=card)
         common.note(f"{outcome} its row in {path}")
-
-
-def chosen_subject(
-    ckpt: str | None,
-    model: str | None,
-    *,
-    arch: str | None = None,
-    width: int | None = None,
-    dataset: str | None = None,
-    preprocessing: str | None = None,
-) -> Subject:
-    """Load the net that a command line names."""
-    if (ckpt is None) == (model is None):
-        raise UsageError("a net is named by --ckpt or by --model, one of them", "Example: awpbench eval --ckpt best.pt")
-    if model is not None and (arch or width or preprocessing):
-        what = "--arch, --width and --preprocessing describe a state dict, and --model brings a whole net"
-        raise UsageError(what, "Leave them out.")
-    from awpbench.evaluation import subject
-
-    if model is not None:
-        return subject.from_factory(model)
-    return subject.from_checkpoint(
-        Path(str(ckpt)), arch=arch, width=width, dataset=dataset, preprocessing=preprocessing
-    )
-
-
-def load_images(dataset: str, data_dir: str | None, offline: bool) -> ImageSet:
-    """Load a test set, fetching it where it is missing and that is allowed."""
-    from awpbench import data
-    from awpbench.cli.data import fetch_progress
-
-    with fetch_progress() as progress:
-        return data.load_test(
-            dataset, data_dir=Path(data_dir) if data_dir else None, offline=offline, progress=progress
-        )
 
 
 def _share(text: str | None, device: torch.device, force: bool) -> tuple[Share, torch.device]:
@@ -211,6 +189,7 @@ def _run(
     device: torch.device,
     force: bool,
     share: Share,
+    expect_clean: float | None,
 ) -> Finished | Unfinished:
     from awpbench.cli.evaluation import EvaluationProgress
     from awpbench.defaults import DATASETS
@@ -233,6 +212,7 @@ def _run(
             stop=stop,
             force=force,
             share=share,
+            expect_clean=expect_clean,
         )
 
 

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from awpbench import rundir
 from awpbench.cli import common
-from awpbench.cli.eval import chosen_subject, load_images
+from awpbench.cli.nets import chosen_subject, load_images, with_preprocessing
 from awpbench.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def verify_command(
     model: Annotated[
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
+    robustbench: Annotated[str | None, typer.Option(help="A model of RobustBench's zoo, by its ID.")] = None,
+    weights: Annotated[str | None, typer.Option(help="File of the weights of --robustbench.")] = None,
     reattack: Annotated[int | None, typer.Option(min=1, help="Also attack so many random images afresh.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the images to attack afresh.")] = 0,
     export: Annotated[
@@ -41,12 +43,18 @@ def verify_command(
     from awpbench.evaluation.verify import Verifier
 
     document = Result.read(folder).document
-    if ckpt is None and model is None:
+    described = document["model"]
+    if ckpt is None and model is None and robustbench is None:
         ckpt = str(_checkpoint(folder, document))
-    subject = chosen_subject(ckpt, model, dataset=document["dataset"])
-    images = load_images(document["dataset"], data_dir, offline)
+    nets = {"--ckpt": ckpt, "--model": model, "--robustbench": robustbench}
+    foreign = ckpt is not None and "preprocessing" in described
+    arch, width = (described["architecture"], described["width"]) if foreign else (None, None)
+    facts = {"dataset": document["dataset"], "norm": document["norm"]}
+    subject = chosen_subject(nets, weights, arch, width, None, **facts)
+    images, on = load_images(document["dataset"], data_dir, offline), common.resolve_device(device)
+    subject = with_preprocessing(subject, document["dataset"], images, on)
     classes = DATASETS[document["dataset"]].classes
-    verifier = Verifier(folder, subject.net, images, classes=classes, device=common.resolve_device(device))
+    verifier = Verifier(folder, subject.net, images, classes=classes, device=on)
     claims = verifier.claims()
     again = _again(verifier, reattack, seed) if reattack else []
     if as_json:
@@ -64,7 +72,10 @@ def _checkpoint(folder: Path, document: dict[str, Any]) -> Path:
     name = str(document["model"].get("name")).rpartition("/")[2]
     path = folder.resolve().parent.parent / f"{name}.pt"
     if folder.resolve().parent.name != rundir.EVAL or not path.is_file():
-        raise UsageError("the net of this result lies elsewhere", "Name it: --ckpt FILE, or --model FILE.py:factory.")
+        raise UsageError(
+            "the net of this result lies elsewhere",
+            "Name it: --ckpt FILE, --model FILE.py:factory, or --robustbench ID.",
+        )
     return path
 
 

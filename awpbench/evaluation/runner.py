@@ -17,7 +17,7 @@ import awpbench
 from awpbench import provenance, rundir
 from awpbench.data.images import ImageSet
 from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
-from awpbench.evaluation import evidence, hashes, results
+from awpbench.evaluation import claims, evidence, hashes, results
 from awpbench.evaluation.attacking import Attacker
 from awpbench.evaluation.jobs import Job, blocks, jobs
 from awpbench.evaluation.plan import EvalConfig, definition
@@ -94,16 +94,17 @@ def evaluate(
     stop: Callable[[], int | None] = lambda: None,
     force: bool = False,
     share: Share = WHOLE,
+    expect_clean: float | None = None,
 ) -> Finished | Unfinished:
     """Attack a net on test images, all or the first of them, and write result.json, per_image.npz and timing.json.
 
     `model` is what result.json says of the net, `checkpoint` the hash of its file, `training` the configuration of the
     run that made it (None: not ours), `whole` the test set that the images were chosen from. `stop` is asked at every
-    forward pass; when it returns a signal's number, Interrupted is raised, and the same call continues
-    where it stopped. Several processes, each with a `share`, write into one folder; whichever finds all blocks there
-    assembles the result. A finished evaluation is returned as it is. Raises RefusedError where `out` holds another one
-    and `force` is not given, InputError for a net that does not give `classes` logits, CheckError when an attack left
-    its ball, UsageError where a block does not fit into memory.
+    forward pass; when it returns a signal's number, Interrupted is raised, and the same call continues where it
+    stopped. Several processes, each with a `share`, write into one folder; whichever finds all blocks there assembles
+    the result. A finished evaluation is returned as it is. Raises RefusedError where `out` holds another one and
+    `force` is not given, InputError for a net that does not give `classes` logits, CheckError when an attack left its
+    ball or the clean accuracy is not `expect_clean` percent, UsageError where a block does not fit into memory.
     """
     config.check_examples(len(images))
     run = _Run(net.to(device), images, config, classes, device, progress, stop, share)
@@ -115,6 +116,8 @@ def evaluate(
     shards = Shards(out / rundir.SHARDS, _with_versions(key, device))
     for job in run.jobs:
         run.execute(job, shards)
+        if job.name == "clean":
+            run.check_clean(expect_clean, len(whole or images))
     with shards.locked():
         if (old := _finished(out, key, force=False)) is not None:
             return Finished(old, reused=False)
@@ -220,10 +223,17 @@ class _Run:
                 self._record(job, block, found)
             waiting = waiting[len(group) :]
         self._progress.advance(self._state(job, own, total, total))
+
+    def check_clean(self, claimed: float | None, total: int) -> None:
+        """Raise CheckError for a net that is NaN everywhere, or whose accuracy on this share is not the claimed one."""
         clean = self._tables["clean"]
-        if job.name == "clean" and self._share.count == 1 and clean.broken.all():
+        if not clean.seen.any():
+            return
+        if clean.broken[clean.seen].all():
             mend = "Mend the net; nothing was attacked."
             raise CheckError("the net gives logits that are not finite for every image", mend)
+        if claimed is not None:
+            claims.check_clean(claimed, int((~clean.fooled & clean.seen).sum()), int(clean.seen.sum()), total)
 
     def _left(self, job: Job, block: range, shards: Shards) -> Arrays | None:
         if job.after is None:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,22 +16,31 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from awpbench import checkpoints, rundir
+from awpbench.checkpoints import Checkpoint
 from awpbench.config import TrainConfig
+from awpbench.data.images import ImageSet
 from awpbench.errors import InputError, UsageError, lookup
 from awpbench.evaluation.plan import EvalConfig
+from awpbench.evaluation.preprocessing import Trial, find
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A net, what result.json says of it, and the `dataset`, `norm` and `eps` that it brings, None where unknown."""
+    """A net, what result.json says of it, and those of `dataset`, `norm` and `eps` that are known of it."""
 
     net: nn.Module
     description: dict[str, Any]
     checkpoint: str | None  # hash of its file
-    brings: dict[str, str | None]
+    brings: dict[str, str]
     folder: Path  # of its evaluations
     training: dict[str, Any] | None = None  # the configuration of the run of ours that made it
     prefix: str = ""  # of an evaluation's name within the folder
+    untold: Checkpoint | None = None  # a foreign state dict that does not tell its preprocessing: `net` has none
+
+    @property
+    def origin(self) -> str:
+        """What the values of `brings` come from, as result.json says it: checkpoint, robustbench or factory."""
+        return str(self.description["source"])
 
     def default_out(self, config: EvalConfig) -> Path:
         """Return where its evaluation goes: `<folder>/<prefix><suite>-v<version>`."""
@@ -55,15 +64,41 @@ def from_checkpoint(
         name = f"{_trained(loaded.config, path).name()}/{'best' if loaded.optimizer is None else 'last'}"
     else:
         name = path.stem
+    described: dict[str, Any] = {"architecture": spec.architecture, "width": spec.width}
+    untold = loaded.foreign and preprocessing is None and spec.mean is None
+    if loaded.foreign and not untold:
+        described["preprocessing"] = _preprocessing(loaded, source="flag" if preprocessing else "file")
     return Subject(
         net=loaded.build(),
-        description={"source": "checkpoint", "name": name, "architecture": spec.architecture, "width": spec.width},
+        description={"source": "checkpoint", "name": name, **described},
         checkpoint=loaded.sha256,
-        brings={"dataset": loaded.dataset, "norm": loaded.threat_norm, "eps": loaded.threat_eps},
-        folder=path.parent / rundir.EVAL if in_run else _results(path.stem),
+        brings=known(dataset=loaded.dataset, norm=loaded.threat_norm, eps=loaded.threat_eps),
+        folder=path.parent / rundir.EVAL if in_run else results_folder(path.stem),
         training=loaded.config,
         prefix=f"{path.stem}-" if in_run else "",
+        untold=loaded if untold else None,
     )
+
+
+def _preprocessing(checkpoint: Checkpoint, **facts: Any) -> dict[str, Any]:
+    spec = checkpoint.model_spec
+    mean, std = (None if values is None else list(values) for values in (spec.mean, spec.std))
+    return {"mean": mean, "std": std, **facts}
+
+
+def with_preprocessing(
+    subject: Subject, dataset: str, images: ImageSet, device: torch.device
+) -> tuple[Subject, Trial | None]:
+    """Find the preprocessing of a foreign state dict that does not tell it, by trial on test images; else do nothing.
+
+    Raises UsageError where none of those that are known is clearly the best (`preprocessing.choose`).
+    """
+    if subject.untold is None:
+        return subject, None
+    trial = find(subject.untold, dataset, images, device)
+    found = subject.untold.preprocessed(trial.name, dataset)
+    description = {**subject.description, "preprocessing": _preprocessing(found, **trial.document())}
+    return replace(subject, net=found.build(), description=description, untold=None), trial
 
 
 def _trained(config: dict[str, Any], path: Path) -> TrainConfig:
@@ -94,7 +129,7 @@ def from_factory(spec: str) -> Subject:
         what = f"{spec} gives back {type(net).__name__}, no torch.nn.Module"
         raise InputError(what, "Make it return the net when called without arguments.")
     description = {"source": "factory", "name": name, "architecture": None, "width": None}
-    return Subject(net, description, None, {}, _results(name))
+    return Subject(net, description, None, {}, results_folder(name))
 
 
 def _module(where: str) -> ModuleType:
@@ -116,7 +151,13 @@ def _module(where: str) -> ModuleType:
         raise InputError(what, "Check the file or module given to --model.") from error
 
 
-def _results(name: str) -> Path:
+def known(**values: str | None) -> dict[str, str]:
+    """Leave out what is None."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def results_folder(name: str) -> Path:
+    """Return the folder of the evaluations of a net that belongs to no run folder."""
     return Path("results") / (re.sub(r"[^A-Za-z0-9._+-]+", "-", name).lstrip("._+-") or "model")
 
 

@@ -169,7 +169,7 @@ def test_a_config_file_gives_values_and_flags_win(capsys: pytest.CaptureFixture[
         (
             [],
             2,
-            "a net is named by --ckpt or by --model, one of them",
+            "a net is named by --ckpt, --model or --robustbench, one of them",
             "Example: awpbench eval --ckpt best.pt",
         ),
         (

@@ -89,7 +89,7 @@ def test_a_checkpoint_in_a_run_folder_is_evaluated_there(tmp_path: Path) -> None
     assert inside.default_out(settle("fgsm").model_copy(update={"suite": "full"})) == run / "eval" / "best-full-v1.0"
     outside = from_checkpoint(tmp_path / "best.pt", **settings)
     assert outside.default_out(settle("fgsm")) == Path("results/best/fgsm")
-    assert outside.brings == {"dataset": "digits", "norm": None, "eps": None}
+    assert outside.brings == {"dataset": "digits"}
 
 
 def test_the_hash_of_the_weights_covers_the_normalisation_too() -> None:
