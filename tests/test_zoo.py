@@ -44,12 +44,15 @@ def test_the_counts_of_a_result_are_those_of_its_images(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
+@pytest.mark.parametrize("defense", ["at", "trades"])
 def test_the_comparison_in_the_readme_is_what_the_command_prints(
-    checkpoint: str, capsys: pytest.CaptureFixture[str]
+    defense: str, checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = (ROOT / "model_zoo" / f"cifar10-prn18-w16-{name}-s0" for name in ("at", "at-awp"))
+    runs = (ROOT / "model_zoo" / f"cifar10-prn18-w16-{name}-s0" for name in (defense, f"{defense}-awp"))
     assert main(["compare", *(str(run / "eval" / f"{checkpoint}-full-v1.0") for run in runs)]) == 0
-    assert capsys.readouterr().out in (ROOT / "README.md").read_text()
+    printed = capsys.readouterr().out
+    for page in ("README.md", "docs/lab-log.md"):
+        assert printed in (ROOT / page).read_text()
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: "/".join(folder.parts[-3::2]))
