@@ -134,7 +134,7 @@ def take_buffers(state: dict[str, Tensor]) -> tuple[PerChannel, PerChannel] | No
 
 def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
     """Read a net off key names and shapes; None for one of no known family."""
-    for recogniser in (_wide, _preact, _small):
+    for recogniser in (_wide, _preact, _residual, _small):
         try:
             found = recogniser(state)
         except (KeyError, IndexError, ValueError):  # a key of the family is missing, or a tensor is too flat
@@ -157,6 +157,13 @@ def _preact(state: Mapping[str, Tensor]) -> Recognised | None:
         return None
     width, channels = state["conv1.weight"].shape[:2]
     return Recognised("prn18", None if width == 64 else width, state["linear.weight"].shape[0], channels)
+
+
+def _residual(state: Mapping[str, Tensor]) -> Recognised | None:
+    if "bn1.weight" not in state or "layer4.1.conv2.weight" not in state:
+        return None
+    width, channels = state["conv1.weight"].shape[:2]
+    return Recognised("resnet18", None if width == 64 else width, state["linear.weight"].shape[0], channels)
 
 
 def _small(state: Mapping[str, Tensor]) -> Recognised | None:

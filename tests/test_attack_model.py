@@ -91,7 +91,7 @@ class Sharing(nn.Module):
         return self.fc(F.relu(self.bn4(out)).mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "resnet18", "small-cnn"])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_folded_copy_gives_the_logits_and_gradients_of_the_net_in_eval_mode(name: str, training: bool) -> None:
     net = trained(name)
@@ -311,7 +311,7 @@ def test_nothing_but_the_images_asks_for_a_gradient() -> None:
     assert not fast(images(1)).requires_grad
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
 def test_it_runs_on_the_meta_device(name: str) -> None:
     net = trained(name).to("meta")
     fast, x = AttackModel(net), images(2).to("meta").requires_grad_()

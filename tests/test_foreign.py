@@ -217,6 +217,8 @@ def test_a_preprocessing_that_makes_no_sense_is_a_usage_error(
         ("wrn-16-1", 24, 10, (3, 32, 32), None, ("wrn-16-1", 24)),
         ("wrn-34-10", 4, 43, (3, 32, 32), None, ("wrn-34-1", 4)),
         ("wrn-28-10", 32, 10, (3, 32, 32), None, ("wrn-28-2", None)),  # the same net as wrn-28-2
+        ("resnet18", None, 10, (3, 32, 32), "cifar10", ("resnet18", None)),
+        ("resnet18", 5, 10, (1, 28, 28), "mnist", ("resnet18", 5)),
         ("small-cnn", None, 10, (1, 28, 28), None, ("small-cnn", None)),
         ("small-cnn", 7, 10, (1, 8, 8), "digits", ("small-cnn", 7)),
     ],
@@ -317,8 +319,8 @@ def test_a_net_of_no_known_family_is_refused_unless_it_is_named(tmp_path: Path, 
         checkpoints.load(path)
     assert caught.value.what == f"{path} holds the weights of no architecture known here"
     assert caught.value.mend == (
-        "Known: prn18, wrn-34-10, wrn-28-10, small-cnn, wrn-D-W. For a net of RobustBench use --robustbench ID "
-        "--weights FILE, for any other --model FILE.py:factory."
+        "Known: prn18, wrn-34-10, wrn-28-10, resnet18, small-cnn, wrn-D-W. For a net of RobustBench use "
+        "--robustbench ID --weights FILE, for any other --model FILE.py:factory."
     )
     with pytest.raises(InputError) as caught:
         checkpoints.load(path, arch="wrn28", dataset="mnist")

@@ -22,20 +22,38 @@ import sys
 from pathlib import Path
 import torch
 from awpbench import checkpoints, robustbench_compat
+from awpbench.errors import InputError
 
 assert robustbench_compat.load().__name__ == "robustbench"
 eval_module = robustbench_compat.load("robustbench.eval")
 assert callable(eval_module.benchmark) and eval_module.AutoAttack.__module__.startswith("pyautoattack")
 
-architectures = robustbench_compat.load("robustbench.model_zoo.architectures.wide_resnet")
+wide = robustbench_compat.load("robustbench.model_zoo.architectures.wide_resnet")
+resnet = robustbench_compat.load("robustbench.model_zoo.architectures.resnet")
+blocks = [2, 2, 2, 2]
 torch.manual_seed(0)
-theirs = architectures.WideResNet(depth=16, widen_factor=2, sub_block1=True).eval()
+nets = {
+    "wrn-16-2": wide.WideResNet(depth=16, widen_factor=2, sub_block1=True),
+    "resnet18": resnet.ResNet18(),
+    "prn18": resnet.PreActResNet(resnet.PreActBlock, blocks, bn_before_fc=True, out_shortcut=True),
+    None: resnet.PreActResNet(resnet.PreActBlock, blocks),  # no final batch norm, shortcuts before the activation
+}
 path = Path(sys.argv[1]) / "theirs.pt"
-torch.save({"state_dict": {f"module.{key}": value for key, value in theirs.state_dict().items()}}, path)
-ours = checkpoints.load(path, dataset="cifar10", preprocessing="none").build().eval()
 x = torch.rand(2, 3, 32, 32)
-with torch.no_grad():
-    assert (ours(x) - theirs(x)).abs().max() <= 1e-5
+for name, theirs in nets.items():
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+    torch.save({"state_dict": {f"module.{key}": value for key, value in theirs.eval().state_dict().items()}}, path)
+    try:
+        loaded = checkpoints.load(path, dataset="cifar10", preprocessing="none")
+    except InputError as error:
+        assert name is None and error.what == f"{path} holds the weights of no architecture known here", error
+        continue
+    assert loaded.model_spec.architecture == name
+    with torch.no_grad():
+        logits = theirs(x)
+        assert (loaded.build()(x) - logits).abs().max() <= 1e-5 * logits.abs().max().clamp(min=1), name
 """
 
 

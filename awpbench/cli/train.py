@@ -23,7 +23,7 @@ RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIM
 
 
 def train(
-    arch: Annotated[str, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, small-cnn")],
+    arch: Annotated[str, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, small-cnn")],
     *,
     method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
     awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,

@@ -50,7 +50,7 @@ def test_a_filled_model_gives_the_published_logits(golden: dict[str, Any], name:
         assert (model.to(device)(x.to(device)) - logits).abs().max() <= 1e-9 * logits.abs().max()
 
 
-@pytest.mark.parametrize(("name", "own"), [("prn18", 64), ("wrn-10-3", 48), ("small-cnn", 32)])
+@pytest.mark.parametrize(("name", "own"), [("prn18", 64), ("wrn-10-3", 48), ("resnet18", 64), ("small-cnn", 32)])
 def test_the_width_is_that_of_the_first_stage_and_scales_all(name: str, own: int) -> None:
     with torch.device("meta"):
         widths = {
@@ -59,13 +59,13 @@ def test_the_width_is_that_of_the_first_stage_and_scales_all(name: str, own: int
         }
     shapes = {width: {key: tuple(t.shape) for key, t in state.items()} for width, state in widths.items()}
     assert shapes[None] == shapes[own]
-    first = {"prn18": "layer1.0.conv1.weight", "wrn-10-3": "block1.layer.0.conv1.weight", "small-cnn": "conv1.weight"}
-    assert shapes[5][first[name]][0] == 5
-    last = {"prn18": "linear.weight", "wrn-10-3": "fc.weight", "small-cnn": "fc.weight"}
+    first = {"wrn-10-3": "block1.layer.0.conv1.weight", "small-cnn": "conv1.weight"}
+    assert shapes[5][first.get(name, "layer1.0.conv1.weight")][0] == 5
+    last = {"prn18": "linear.weight", "resnet18": "linear.weight", "wrn-10-3": "fc.weight", "small-cnn": "fc.weight"}
     assert shapes[10][last[name]][1] == 2 * shapes[5][last[name]][1]
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
 def test_the_normalisation_is_the_first_layer_and_leaves_the_keys_alone(name: str) -> None:
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     plain = models.build(name, classes=10, shape=(3, 32, 32), width=4).eval()

@@ -20,6 +20,7 @@ from awpbench.models.layers import layout
         ("WRN28", "wrn-28-10", "WideResNet-28-10"),
         ("wrn-34-20", "wrn-34-20", "WideResNet-34-20"),
         ("wrn-10-1", "wrn-10-1", "WideResNet-10-1"),
+        ("ResNet-18", "resnet18", "ResNet-18"),
         ("small-cnn", "small-cnn", "SmallCNN"),
     ],
 )
@@ -58,7 +59,7 @@ def test_names_resolve_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "resnet18", "small-cnn"])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 8, 8)])
 @pytest.mark.parametrize("width", [1, 6])
 def test_every_model_takes_every_image_and_width(name: str, shape: tuple[int, int, int], width: int) -> None:
@@ -66,13 +67,13 @@ def test_every_model_takes_every_image_and_width(name: str, shape: tuple[int, in
     assert net(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
 def test_every_model_runs_on_the_meta_device(name: str) -> None:
     net = models.build(name, classes=10, shape=(3, 32, 32), width=4, mean=[0.5] * 3, std=[0.2] * 3).to("meta")
     assert net(torch.zeros(2, 3, 32, 32, device="meta")).device.type == "meta"
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
 def test_the_seed_of_the_caller_decides_the_fresh_weights(name: str) -> None:
     states = []
     for seed in (0, 0, 1):
