@@ -4,8 +4,8 @@ RobustBench 1.1.1 needs `pkg_resources`, which setuptools no longer brings, and 
 `pyautoattack`. Where they are missing, stand-ins are put in their place before the import. Nothing that awpbench
 promises of RobustBench's files needs RobustBench itself.
 
-Nets of its model zoo are built by its own constructors, without its loader: that one downloads, unpickles anything, and
-cuts prefixes off keys that only contain them.
+Nets of its model zoo are built by its own constructors, without its loader: that one downloads, and cuts the length of
+a prefix off every key that contains it anywhere.
 """
 
 from __future__ import annotations
