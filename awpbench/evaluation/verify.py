@@ -68,10 +68,7 @@ class Verifier:
         self._folder, self._classes, self._device = folder, classes, device
         self._net = net.to(device)
         self._config = _config(self.result.document)
-        index = torch.tensor(self.result.arrays["index"], device="cpu")
-        if len(index) == 0 or int(index.max()) >= len(images):
-            raise CheckError("the result is about images that the test set does not have", MEND)
-        self._images = images.select(index)
+        self._images = images.select(_positions(self.result.arrays["index"].tolist(), images))
         known = hashes.identify(net, images, self._images.indices)
         for name, what in (("weights", "net"), ("data", "test set"), ("indices", "choice of images")):
             if known[name] != self.result.document["hashes"][name]:
@@ -182,6 +179,14 @@ class Verifier:
         failing = self.result.arrays["index"][: len(claimed)][claimed != shown]
         counts = (len(claimed), int((~claimed).sum()), int((~shown).sum()))
         return Claim(attack, *counts, tuple(failing.tolist()))
+
+
+def _positions(places: list[int], images: ImageSet) -> torch.Tensor:
+    """Find images by their places in the data set's file, where a test set need neither begin nor be in one piece."""
+    where = {place: position for position, place in enumerate(images.indices.tolist())}
+    if not places or not where.keys() >= set(places):
+        raise CheckError("the result is about images that the test set does not have", MEND)
+    return torch.tensor([where[place] for place in places], device="cpu")
 
 
 def _of(kept: Arrays, attack: str) -> Arrays:
