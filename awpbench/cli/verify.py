@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from awpbench import rundir
 from awpbench.cli import common
-from awpbench.cli.nets import chosen_subject, load_images, with_preprocessing
+from awpbench.cli.nets import chosen_subject, load_images
 from awpbench.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def verify_command(
     model: Annotated[
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
-    robustbench: Annotated[str | None, typer.Option(help="A model of RobustBench's zoo, by its ID.")] = None,
-    weights: Annotated[str | None, typer.Option(help="File of the weights of --robustbench.")] = None,
+    weights: Annotated[str | None, typer.Option(help="The weights of a model of RobustBench's zoo.")] = None,
     reattack: Annotated[int | None, typer.Option(min=1, help="Also attack so many random images afresh.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the images to attack afresh.")] = 0,
     export: Annotated[
@@ -40,19 +39,20 @@ def verify_command(
     """Compute every accuracy of a result again from its stored adversarial images, and name every image that fails."""
     from awpbench.defaults import DATASETS
     from awpbench.evaluation.results import Result
+    from awpbench.evaluation.subject import as_recorded
     from awpbench.evaluation.verify import Verifier
 
     document = Result.read(folder).document
-    described = document["model"]
-    if ckpt is None and model is None and robustbench is None:
+    if ckpt is None and model is None and weights is None:
         ckpt = str(_checkpoint(folder, document))
+    robustbench = None if weights is None else str(document["model"]["name"])
     nets = {"--ckpt": ckpt, "--model": model, "--robustbench": robustbench}
-    foreign = ckpt is not None and "preprocessing" in described
-    arch, width = (described["architecture"], described["width"]) if foreign else (None, None)
+    net = document["model"]
+    foreign = ckpt is not None and "preprocessing" in net
+    arch, width = (net["architecture"], net["width"]) if foreign else (None, None)
     facts = {"dataset": document["dataset"], "norm": document["norm"]}
-    subject = chosen_subject(nets, weights, arch, width, None, **facts)
+    subject = as_recorded(chosen_subject(nets, weights, arch, width, None, **facts), document)
     images, on = load_images(document["dataset"], data_dir, offline), common.resolve_device(device)
-    subject = with_preprocessing(subject, document["dataset"], images, on)
     classes = DATASETS[document["dataset"]].classes
     verifier = Verifier(folder, subject.net, images, classes=classes, device=on)
     claims = verifier.claims()
@@ -72,10 +72,8 @@ def _checkpoint(folder: Path, document: dict[str, Any]) -> Path:
     name = str(document["model"].get("name")).rpartition("/")[2]
     path = folder.resolve().parent.parent / f"{name}.pt"
     if folder.resolve().parent.name != rundir.EVAL or not path.is_file():
-        raise UsageError(
-            "the net of this result lies elsewhere",
-            "Name it: --ckpt FILE, --model FILE.py:factory, or --robustbench ID.",
-        )
+        mend = "Name it: --ckpt FILE, --model FILE.py:factory, or --weights FILE where it is RobustBench's."
+        raise UsageError("the net of this result lies elsewhere", mend)
     return path
 
 

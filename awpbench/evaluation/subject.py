@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from awpbench import checkpoints, rundir
-from awpbench.checkpoints import Checkpoint
+from awpbench.checkpoints import Checkpoint, ModelSpec
 from awpbench.config import TrainConfig
 from awpbench.data.images import ImageSet
 from awpbench.errors import InputError, UsageError, lookup
@@ -99,6 +100,19 @@ def with_preprocessing(
     found = subject.untold.preprocessed(trial.name, dataset)
     description = {**subject.description, "preprocessing": _preprocessing(found, **trial.document())}
     return replace(subject, net=found.build(), description=description, untold=None), trial
+
+
+def as_recorded(subject: Subject, result: Mapping[str, Any]) -> Subject:
+    """Give a foreign state dict the preprocessing that a result.json records; raises InputError where that is none."""
+    if subject.untold is None:
+        return subject
+    try:
+        recorded = result["model"]["preprocessing"]
+        spec = ModelSpec.of({**vars(subject.untold.model_spec), "mean": recorded["mean"], "std": recorded["std"]})
+    except (KeyError, TypeError, ValueError):
+        what = "the result does not say how its net normalises the input"
+        raise InputError(what, "Evaluate again with this version of awpbench.") from None
+    return replace(subject, net=replace(subject.untold, model_spec=spec).build(), untold=None)
 
 
 def _trained(config: dict[str, Any], path: Path) -> TrainConfig:

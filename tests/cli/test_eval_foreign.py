@@ -14,6 +14,8 @@ from torch import Tensor
 from awpbench import checkpoints, data, models, robustbench_compat
 from awpbench.cli import main
 from awpbench.defaults import DATASETS
+from awpbench.errors import InputError
+from awpbench.evaluation.subject import as_recorded, from_checkpoint
 from tests import hostile, zoo
 
 THREAT = ["--dataset", "digits", "--norm", "Linf", "--eps", "0.05"]
@@ -120,6 +122,39 @@ def test_a_net_of_the_zoo_is_evaluated_with_its_own_data_set_and_norm(capsys: py
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["--norm", "Linf", "robustbench"] in lines
     assert ["--eps", "0.05", "flag"] in lines
+
+
+@pytest.mark.parametrize("preprocessing", ["none", "meanstd"])
+def test_the_result_of_a_bare_state_dict_is_verified_with_its_recorded_preprocessing(
+    preprocessing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(untrained(), "x.pt")
+    assert main(["eval", "--ckpt", "x.pt", *THREAT, *QUICK, "--preprocessing", preprocessing, "--evidence"]) == 0
+    assert main(["verify", "out", "--ckpt", "x.pt"]) == 0
+    document = result()
+    del document["model"]["preprocessing"]
+    subject = from_checkpoint(Path("x.pt"), arch=None, width=None, dataset="digits", preprocessing=None)
+    with pytest.raises(InputError) as caught:
+        as_recorded(subject, document)
+    assert caught.value.what == "the result does not say how its net normalises the input"
+
+
+@pytest.mark.usefixtures("_tiny_zoo")
+def test_the_result_of_a_net_of_the_zoo_is_verified_with_the_file_of_its_weights(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save(zoo.Tiny().state_dict(), "w.pt")
+    words = ["eval", "--robustbench", "Two2020Tables", "--weights", "w.pt", "--norm", "L2", "--eps", "0.5"]
+    assert main([*words, *QUICK, "--evidence"]) == 0
+    assert main(["verify", "out", "--weights", "w.pt"]) == 0
+    torch.save(zoo.Tiny().state_dict(), "w.pt")
+    capsys.readouterr()
+    assert main(["verify", "out", "--weights", "w.pt"]) != 0
+    assert main(["verify", "out"]) == 2
+    assert said(capsys)[-2:] == [
+        "error: the net of this result lies elsewhere",
+        "mend:  Name it: --ckpt FILE, --model FILE.py:factory, or --weights FILE where it is RobustBench's.",
+    ]
 
 
 @pytest.mark.usefixtures("_tiny_zoo")
