@@ -10,7 +10,7 @@ import typer
 
 from awpbench.cli import common
 from awpbench.cli.nets import chosen_subject, load_images, with_preprocessing
-from awpbench.errors import UsageError
+from awpbench.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +65,12 @@ def eval_command(
     ] = None,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Keep the adversarial images, for awpbench verify.")
+    ] = False,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Do not ask whether the evaluation is to be trusted.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 5 where the audit is suspicious.")
     ] = False,
     shard: Annotated[
         str | None, typer.Option(help="I/N: attack every N-th block, from the I-th; all write into one folder.")
@@ -121,6 +127,7 @@ def eval_command(
         "block": block,
         "batch_size": batch_size,
         "evidence": evidence or None,
+        "audit": False if no_audit else None,
         "precision": precision,
     }
     from_file = of_file(EvalConfig, read_config_file(Path(config)) if config else {})
@@ -146,6 +153,8 @@ def eval_command(
 
     if settled.suite and not no_row:
         check_targets(file=file, card=card)
+    if strict and no_audit:
+        raise UsageError("--strict asks for the audit that --no-audit leaves out", "Leave one of them out.")
     share, on = _share(shard, on, force)
     finished = _run(settled, subject, images, whole, where, on, force, share, expect_clean)
     if isinstance(finished, Unfinished):
@@ -156,6 +165,8 @@ def eval_command(
     if settled.suite and not no_row:
         path, outcome = write_row(where, file=file, card=card)
         common.note(f"{outcome} its row in {path}")
+    if strict and finished.document["audit"]["verdict"] != "reliable":
+        raise CheckError("the audit does not find this evaluation reliable", "See its findings above.")
 
 
 def _share(text: str | None, device: torch.device, force: bool) -> tuple[Share, torch.device]:
@@ -247,7 +258,7 @@ def _show_plan(
     values = config.model_dump(mode="json")
     settled = {key: (values[key], source) for key, source in sources.items()}
     planned = [
-        (job, max(config.examples(each, len(images)) for each in job.attacks))
+        (job, min(max(config.examples(each, len(images)) for each in job.attacks), job.most or len(images)))
         for job in jobs(config, DATASETS[config.dataset].classes)
     ]
     timed = estimate(subject.net, images, device, config.block, config.precision)

@@ -121,6 +121,17 @@ def show_results(document: dict[str, Any]) -> None:
     for attack, found in document["attacks"].items():
         if found["definition"]:
             common.print_text(f"{attack}: {told(found['definition'])}")
+    _show_audit(document["audit"])
+
+
+def _show_audit(audit: dict[str, Any]) -> None:
+    """Print the verdict, and why it is not better."""
+    if audit["verdict"] is None:
+        return
+    bad = [each for each in audit["findings"] if not each["ok"]]
+    common.print_text(f"\naudit: {audit['verdict']}, {len(bad)} of {len(audit['findings'])} checks failed")
+    for each in bad:
+        common.print_text(f"- {each['check']}: {each['value']:g}, above {each['threshold']:g}: {each['detail']}")
 
 
 def _row(name: str, score: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -22,12 +22,14 @@ from awpbench.data.images import ImageSet
 from awpbench.errors import CheckError
 from awpbench.evaluation import evidence
 from awpbench.evaluation.fixed_batch import FixedBatch, differentiable
-from awpbench.evaluation.jobs import Job
+from awpbench.evaluation.jobs import AUDIT, Job
 from awpbench.evaluation.plan import CW_STEPS, DIALECTS, SPSA_DELTA, SPSA_LR, SPSA_SAMPLES, SPSA_STEPS, EvalConfig
+from awpbench.evaluation.probes import attached, probe
 from awpbench.evaluation.shards import Arrays
 from awpbench.randomness import ImageDraws
 from awpbench.threat import ThreatModel
 
+OF_BLOCKS = ("passes", "seconds", "warnings")  # arrays that say nothing of images
 FORWARD, BACKWARD, BROKEN = range(3)  # columns of passes: images forward, images backward, gradients not finite
 
 
@@ -58,7 +60,7 @@ class Attacker:
         self._device, self._tick = device, tick
         self._fast = AttackModel(net, config.precision)
         self._fast_fp32 = AttackModel(net) if config.precision != "fp32" else self._fast
-        self.model = FixedBatch(self._fast, config.block, tick)
+        self.model = FixedBatch(attached(self._fast), config.block, tick)
         self.verify = FixedBatch(self._fast.verify, config.block, tick)
         self._part_passes = torch.zeros(3, dtype=torch.int64, device=device)
 
@@ -71,7 +73,9 @@ class Attacker:
         started = time.perf_counter()
         positions = [position for block in blocks for position in block]
         x, y, pixels = self._batch(positions)
-        if job.part is not None:
+        if job.name == AUDIT:
+            found = [self._probes(blocks[0], x, y)]
+        elif job.part is not None:
             found = [self._autoattack(job.part, blocks[0], x, y, pixels, left)]
         else:
             attacked = list(self._adversaries(job, positions, x, y))
@@ -209,11 +213,20 @@ class Attacker:
         passes[0] = self._part_passes.cpu().numpy()
         return arrays | {"passes": passes, "warnings": np.array(warnings, dtype=np.str_)}
 
+    def _probes(self, block: range, x: Tensor, y: Tensor) -> Arrays:
+        """Make the extra computations of the audit."""
+        self._part_passes.zero_()
+        model, verify = self._counted(self.model), self._counted(self.verify)
+        indices = [self._index(position) for position in block]
+        settings: dict[str, Any] = {"threat": self.threat, "step_size": self._config.step_size.value}
+        arrays = probe(model, verify, x, y, seed=self._config.seed, indices=indices, **settings)
+        return arrays | {"passes": self._part_passes[None].cpu().numpy(), "warnings": np.array([], dtype=np.str_)}
+
     def _part(self, part: str, x: Tensor, y: Tensor) -> tuple[Tensor, list[str]]:
         """Run a part through the fast copy; what only the copy holds for fooled is attacked through the net itself."""
         if not len(x):
             return x, []
-        fast, exact = self._counted(self._fast), self._counted(self._fast.verify)
+        fast, exact = self._counted(attached(self._fast)), self._counted(self._fast.verify)
         settings: dict[str, Any] = {"threat": self.threat, "classes": self._classes, "seed": self._config.seed}
         x_adv, warnings = autoattack_part(part, fast, x, y, **settings)
         with torch.no_grad():
@@ -223,14 +236,15 @@ class Attacker:
             x_adv[disputed], _ = autoattack_part(part, exact, x[disputed], y[disputed], **settings)
         return x_adv, warnings
 
-    def _exact(self) -> nn.Module:
-        return copy.deepcopy(self._net).eval().requires_grad_(False)
+    def _exact(self) -> Model:
+        return attached(copy.deepcopy(self._net).eval().requires_grad_(False))
 
     def _counted(self, model: Model) -> Model:
-        """Count the passes of a part of AutoAttack, which chooses its own batches."""
+        """Count passes of AutoAttack, which chooses its own batches, and of the audit."""
 
         def call(x: Tensor) -> Tensor:
-            self._tick(len(x), differentiable(x))
+            if not isinstance(model, FixedBatch):  # which does so itself
+                self._tick(len(x), differentiable(x))
             self._part_passes[FORWARD] += len(x)
             if differentiable(x):
                 self._part_passes[BACKWARD] += len(x)

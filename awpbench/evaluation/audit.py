@@ -45,7 +45,7 @@ WARNINGS = {  # AutoAttack's, by words of theirs
 
 
 def audit_passes(channels: int) -> tuple[int, int]:
-    """Return how many forward and backward passes `probes.probe` takes per image, at most: 405 and 185 for three channels."""
+    """Return how many forward and backward passes `probes.probe` takes per image, at most; 405 and 185 for color."""
     runs = len(RUNGS) + STARTS + 1  # of PGD: the cube and the margin besides, and one start is the rung of eps
     looks = REPEATS + 2 + 2  # again, beside others, and through both nets under watch
     gradients = 3 + 2  # and the margins before and after a step

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_TARGETS, pgd_steps, worst_steps
+from awpbench.defaults import DATASETS
+from awpbench.evaluation.audit import AUDITED, audit_passes
 from awpbench.evaluation.plan import CW_STEPS, SPSA_SAMPLES, SPSA_STEPS, EvalConfig, autoattack_parts
 
+AUDIT = "audit"  # name of the job that attacks nothing, and looks at the net
 SPSA_BLOCK = 8  # images: one costs up to 51,300 forward passes
 
 
@@ -28,6 +31,7 @@ class Job:
     leaving: bool = False
     part: str | None = None
     after: str | None = None  # name of a job
+    most: int | None = None  # images that it sees, where not all
 
 
 def jobs(config: EvalConfig, classes: int) -> list[Job]:
@@ -44,6 +48,9 @@ def jobs(config: EvalConfig, classes: int) -> list[Job]:
             found += _autoattack(classes)
         else:
             found.append(_single(attack, config))
+    if config.audit:
+        forward, backward = audit_passes(DATASETS[config.dataset].shape[0])
+        found.append(Job(AUDIT, ("clean",), AUDITED, forward, backward, most=AUDITED))
     return found
 
 

@@ -61,6 +61,7 @@ class EvalConfig(BaseModel):
     block: int = Field(ge=1)  # images per call of the net, which is padded to it; decides the last bits of a result
     batch_size: Literal["auto"] | PositiveInt  # images attacked together, in whole blocks; decides nothing
     evidence: bool  # keep the adversarial images
+    audit: bool  # ask whether the evaluation is to be trusted
     precision: Precision  # of the attacks; predictions are those of the fp32 net
 
     @property
@@ -142,7 +143,13 @@ def resolve_evaluation(
     elif "step_size" not in values:
         raise UsageError(f"the dialect {dialect} has no step size in L2", "Give --step-size, or --dialect awp.")
     defaults: dict[str, Any] = {"kappa": 0.0, "n_examples": None, "limits": {}, "seed": 0, "block": BLOCK}
-    for key, default in {**defaults, "batch_size": "auto", "evidence": False, "precision": "fp32"}.items():
+    for key, default in {
+        **defaults,
+        "batch_size": "auto",
+        "evidence": False,
+        "audit": True,
+        "precision": "fp32",
+    }.items():
         settle(key, default)
     _check_limits(values["limits"], values["attacks"])
     if "cw-inf" not in values["attacks"] and sources["kappa"] != "default":

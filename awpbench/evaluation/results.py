@@ -82,6 +82,10 @@ class Totals:
         self.seconds[job] = round(self.seconds.get(job, 0.0) + float(found["seconds"]), 3)
         self.warnings.update(found["warnings"].tolist())
 
+    def broken_under(self, attack: str) -> int:
+        """Return how many gradients of an attack were not finite."""
+        return sum(n for job, n in self.broken.items() if attack in re.split("[ +]", job))
+
 
 def document(
     config: EvalConfig,
@@ -140,7 +144,7 @@ def _attack(config: EvalConfig, attack: str, table: Table, classes: int, totals:
     found = {
         **_score(table.fooled),
         "nan_logits": int(table.broken.sum()),
-        "nan_gradients": sum(n for job, n in totals.broken.items() if attack in re.split("[ +]", job)),
+        "nan_gradients": totals.broken_under(attack),
         "definition": definition(config, attack, classes),
     }
     if attack != "autoattack":

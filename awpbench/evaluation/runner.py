@@ -18,8 +18,9 @@ from awpbench import provenance, rundir
 from awpbench.data.images import ImageSet
 from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
 from awpbench.evaluation import claims, evidence, hashes, results
-from awpbench.evaluation.attacking import Attacker
-from awpbench.evaluation.jobs import Job, blocks, jobs
+from awpbench.evaluation.attacking import OF_BLOCKS, Attacker
+from awpbench.evaluation.audit import findings, verdict
+from awpbench.evaluation.jobs import AUDIT, Job, blocks, jobs
 from awpbench.evaluation.plan import EvalConfig, definition
 from awpbench.evaluation.shards import Arrays, Shards, key_of, npz_bytes
 
@@ -126,7 +127,7 @@ def evaluate(
             return Unfinished(missing, sum(len(run.blocks(job)) for job in run.jobs))
         partial = config.partial(len(images)) or len(images) < len(whole or images)
         settings: dict[str, Any] = {"classes": classes, "partial": partial, "training": training}
-        settings["audit"] = {"verdict": None, "findings": []}
+        settings["audit"] = run.audit(identity["weights"], hashes.of_weights(net))
         document = run.write(out, model, {**known, "evaluation": key}, **settings)
         shards.remove()
     return Finished(document, reused=False)
@@ -135,7 +136,8 @@ def evaluate(
 def _key(config: EvalConfig, classes: int, model: Mapping[str, Any], known: Mapping[str, Any], total: int) -> str:
     attacks = {each: [config.examples(each, total), definition(config, each, classes)] for each in config.attacks}
     threat = {"dataset": config.dataset, "norm": config.norm, "eps": config.eps.text, "seed": config.seed}
-    how = {"suite": [config.suite, config.suite_version], "block": config.block, "evidence": config.evidence}
+    how = {"suite": [config.suite, config.suite_version], "block": config.block}
+    how |= {"evidence": config.evidence, "audit": config.audit}
     return key_of({"model": dict(model), "hashes": dict(known), "attacks": attacks, **threat, **how})
 
 
@@ -193,11 +195,13 @@ class _Run:
         self._tables = {each: results.Table.empty(self._config.examples(each, total)) for each in self._config.attacks}
         self._totals = results.Totals()
         self._evidence: Arrays = {}
+        self._probes: Arrays | None = None
 
     def blocks(self, job: Job) -> list[range]:
         """Return the blocks of a job, the same for every evaluation of as many images."""
         sizes = [self._tables[each].n for each in job.attacks]
-        return blocks(max(sizes), job.block, sizes)
+        n = max(sizes)
+        return blocks(min(n, job.most or n), job.block, sizes)
 
     def execute(self, job: Job, shards: Shards) -> None:
         """Run a job on this process's blocks, or take finished blocks from their shards."""
@@ -266,6 +270,9 @@ class _Run:
                     missing += 1
                     continue
                 self._totals.add(job.name, found)
+                if job.name == AUDIT:
+                    self._probes = {name: values for name, values in found.items() if name not in OF_BLOCKS}
+                    continue
                 for each in job.attacks if last else ():
                     if f"{each}.fooled" in found:
                         self._tables[each].put(block, found, each)
@@ -283,6 +290,19 @@ class _Run:
             wrong = self._tables["clean"].fooled[: len(joined[f"{attack}.kept"])]
             found |= evidence.dropped(joined, wrong, f"{attack}.")
         return found
+
+    def audit(self, *weights: str) -> dict[str, Any]:
+        """Judge what was collected; `weights` are the hashes of the net before and after the attacks."""
+        if self._probes is None:
+            return {"verdict": None, "findings": []}
+        found = findings(
+            self._tables,
+            self._probes,
+            weights=(weights[0], weights[1]),
+            warnings=self._totals.warnings,
+            nan_gradients={each: self._totals.broken_under(each) for each in self._tables},
+        )
+        return verdict(found)
 
     def write(self, out: Path, model: Mapping[str, Any], known: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
         """Write the files of a finished evaluation, result.json last, and return what that holds."""

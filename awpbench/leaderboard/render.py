@@ -133,7 +133,8 @@ def _notes(group: Group) -> list[str]:
 
 def _description(row: Details) -> tuple[str, str, str, str]:
     width = f" (width {row.width})" if row.width else ""
-    return row.model, row.defense or UNKNOWN, _awp(row), (row.architecture or UNKNOWN) + width
+    model = f"{row.model} (suspicious)" if row.audit.verdict == "suspicious" else row.model
+    return model, row.defense or UNKNOWN, _awp(row), (row.architecture or UNKNOWN) + width
 
 
 def _selection(row: Details) -> str:

@@ -68,6 +68,8 @@ def test_a_trained_net_is_attacked_and_ranked_with_its_own_data_and_threat(capsy
         "",
         "fgsm: loss cross-entropy, step_size 0.15, start clean, scored last",
         "pgd-20: loss cross-entropy, steps 20, step_size 0.0375, start uniform in the ball, dialect awp, scored last",
+        "",
+        "audit: reliable, 0 of 19 checks failed",
     ]
     assert captured.err.splitlines()[-2:] == [
         "finished: run/eval/best-quick-v1.0",
@@ -150,7 +152,7 @@ def test_the_plan_as_json_holds_values_sources_and_the_estimate(capsys: pytest.C
     assert main([*TINY, "--dry-run", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["config"]["suite"] == {"value": "quick", "source": "default"}
-    assert [line["images"] for line in document["plan"]] == [400, 400, 400]
+    assert [line["images"] for line in document["plan"]] == [400, 400, 400, 128]
     assert document["estimated_seconds"] >= 0
 
 

@@ -89,7 +89,7 @@ def test_a_share_that_is_not_the_last_says_what_is_missing(
     words = ["eval", "--model", "factory.py:tiny", *THREAT, "--suite", "quick", "--file", "board.json", "--out", "half"]
     assert main([*words, "--shard", "1/2"]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "this share is done; 12 of 21 blocks are there, and the last share finishes"
+    assert last == "this share is done; 13 of 22 blocks are there, and the last share finishes"
     assert not (whole / "board.json").exists()
     assert main([*words, "--shard", "2/2"]) == 0
     assert (whole / "half" / "result.json").exists()

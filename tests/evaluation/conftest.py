@@ -12,6 +12,7 @@ from torch import nn
 
 from awpbench import models
 from awpbench.data.images import ImageSet
+from awpbench.evaluation import attacking
 from awpbench.evaluation.plan import EvalConfig, resolve_evaluation
 from awpbench.evaluation.runner import Finished, State, Unfinished, evaluate
 
@@ -28,6 +29,12 @@ class Silent:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@pytest.fixture
+def short_spsa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SPSA take four steps."""
+    monkeypatch.setattr(attacking, "SPSA_STEPS", 4)
 
 
 @pytest.fixture
@@ -51,8 +58,8 @@ def images(net: nn.Module) -> ImageSet:
 
 def settle(*attacks: str, **flags: Any) -> EvalConfig:
     """An evaluation of single attacks on digits."""
-    values = {"attacks": attacks, "dataset": "digits", "norm": "Linf", "eps": "0.02", "block": 4, **flags}
-    return resolve_evaluation(values)[0]
+    values = {"attacks": attacks, "dataset": "digits", "norm": "Linf", "eps": "0.02", "block": 4, "audit": False}
+    return resolve_evaluation({**values, **flags})[0]
 
 
 @pytest.fixture

@@ -141,6 +141,7 @@ def test_other_weights_are_another_evaluation(attack: Attack, net: nn.Module) ->
         attack(settle("fgsm"))
 
 
+@pytest.mark.usefixtures("short_spsa")
 @pytest.mark.parametrize("precision", ["fp32", "bf16-attack"])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_result_has_the_same_bytes_for_every_batch_size_and_number_of_shards(
@@ -148,6 +149,7 @@ def test_a_result_has_the_same_bytes_for_every_batch_size_and_number_of_shards(
 ) -> None:
     eps = {"Linf": "0.05", "L2": "0.4"}[norm]
     some = {"eps": eps, "norm": norm, "precision": precision, "limits": {"spsa": 9, "pgd-2": 11}, "evidence": True}
+    some["audit"] = precision == "fp32"
     attacks = ("fgsm", "pgd-2", "pgd-9", "pgd-9-worst", "cw-inf", "spsa")
     found = attack(settle(*attacks, **some), "auto").document["attacks"]
     assert 0 < found["cw-inf"]["correct"] < 15, "the budget must fool some images"
@@ -163,6 +165,7 @@ def test_a_result_has_the_same_bytes_for_every_batch_size_and_number_of_shards(
             assert (tmp_path / folder / name).read_bytes() == expected, (folder, name)
 
 
+@pytest.mark.usefixtures("short_spsa")
 def test_what_happens_to_an_image_does_not_depend_on_its_neighbours(
     attack: Attack, tmp_path: Path, images: ImageSet
 ) -> None:
