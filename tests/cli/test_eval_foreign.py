@@ -286,7 +286,19 @@ def test_an_architecture_of_the_real_zoo_is_loaded_and_evaluated_from_end_to_end
     theirs = theirs.eval()
     state = {f"module.{key}": value for key, value in theirs.state_dict().items() if key not in ("mu", "sigma")}
     torch.save({"last": state, "best": {key: value * 0 for key, value in state.items()}}, "w.pt")
-    words = ["eval", "--robustbench", name, "--weights", "w.pt", *QUICK, "--n-examples", "8"]
+    words = [
+        "eval",
+        "--robustbench",
+        name,
+        "--weights",
+        "w.pt",
+        *QUICK,
+        "--n-examples",
+        "8",
+        "--block",
+        "8",
+        "--no-audit",
+    ]
     where = ["--data-dir", str(cifar_root), "--offline"]
     assert main([*words, *where, *(["--norm", pick] if pick else [])]) == 0
     document = result()
