@@ -344,7 +344,7 @@ class _Run:
         seen = np.zeros(table.n, dtype=np.bool_)
         for block in own:
             seen[block.start : block.stop] = True
-        seen &= table.seen
+        seen &= table.seen & (job.name != AUDIT)
         n = self._tables["clean"].n
         fooled = np.zeros(n, dtype=np.bool_)
         for each in self._tables.values():
