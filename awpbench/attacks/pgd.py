@@ -30,7 +30,7 @@ def input_gradient(model: Model, x: Tensor, y: Tensor, objective: Objective) -> 
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         (grad,) = torch.autograd.grad(objective(model(x), y), x)
-    return grad.nan_to_num_()
+    return grad.nan_to_num()  # not in place: autograd may give one value for many pixels
 
 
 def pgd(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from awpbench.attacks import pgd_steps
-from awpbench.evaluation.results import DIGITS, Table
+from awpbench.evaluation.results import DIGITS, Table, worst_case
 from awpbench.evaluation.shards import Arrays
 
 Finding = dict[str, Any]
@@ -90,17 +90,6 @@ def combine(blocks: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def worst_case(tables: Mapping[str, Table]) -> dict[str, Any]:
-    """Return `{"n", "correct", "accuracy"}`: images that no attack fooled, of those that every attack was given.
-
-    This is the mean over images of the worst attack, not the worst attack's mean (Carlini et al. 2019, "Report the
-    per-example attack success rate").
-    """
-    n = min(table.n for table in tables.values())
-    correct = int((~_any(tables.values(), n)).sum())
-    return {"n": n, "correct": correct, "accuracy": round(correct / n, DIGITS)}
-
-
 def tolerance(n: int) -> float:
     """Return by what share of n images two accuracies may differ and count as equal; never by more than half."""
     return min(0.5, _tolerance(n))
@@ -159,7 +148,7 @@ def _of_the_budgets(tables: Mapping[str, Table], probes: Arrays) -> Iterator[Fin
     yield _share("accuracy-at-full-budget", ~ladder[:, -1], n, left)
     starts = (~probes["restarts"]).sum(0)
     told = ", ".join(f"{count}: {starts[count - 1]}" for count in (1, STARTS // 2, STARTS))
-    gained = probes["restarts"][:, -1] & ~probes["restarts"][:, STARTS // 2 - 1]
+    gained = probes["restarts"][:, -1] & ~probes["restarts"][:, STARTS // 2 - 1] & ~_any(tables.values(), n)
     yield _finding(
         "restarts", gained.mean(), tolerance(n), f"standing of {n} images after so many random starts: {told}"
     )

@@ -95,6 +95,15 @@ def test_a_hundred_steps_end_where_the_reference_does(
     assert logits.argmax(1).tolist() == predictions
 
 
+def test_a_gradient_that_is_one_value_for_all_pixels_is_taken() -> None:
+    """Autograd gives it as one number that every pixel shares, which cannot be written to."""
+    x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
+    grad = input_gradient(lambda x: torch.stack([x.flatten(1).sum(1), torch.zeros(2)], 1), x, y, cross_entropy)
+    assert grad.shape == x.shape
+    assert (grad[0] < 0).all()
+    assert (grad[1] > 0).all()
+
+
 class Linear(nn.Module):
     """Two classes on one pixel vector: logits (w . x + b, 0)."""
 
