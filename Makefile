@@ -10,9 +10,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PUBLIC := .venv-public
+PUBLIC_STAMP := $(PUBLIC)/.installed
+SITE_PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 OUT := quickstart
 
-.PHONY: help setup quickstart test test-slow test-gpu lint format bench
+.PHONY: help setup public-tools quickstart test test-slow test-gpu lint format bench
 
 help: ## Print what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -29,6 +32,17 @@ $(STAMP): pyproject.toml constraints/constraints.txt
 	  echo "mend:  install its venv module (Debian, Ubuntu: apt install python3-venv), then repeat" >&2; exit 2; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 	  --constraint constraints/constraints.txt --editable '.[dev,plot]'
+	@touch $@
+
+public-tools: $(PUBLIC_STAMP) ## Create .venv-public: torchattacks and foolbox, beside the packages of .venv
+
+# Their pins clash with ours, so they come without dependencies; a .pth file lends them the packages of .venv and awpbench.
+$(PUBLIC_STAMP): $(STAMP) constraints/public-tools.txt
+	@$(BIN)/python -m venv --clear $(PUBLIC)
+	@$(PUBLIC)/bin/python -m pip install --disable-pip-version-check --quiet \
+	  --no-deps --requirement constraints/public-tools.txt
+	@{ $(BIN)/python -c $(SITE_PACKAGES); pwd; } > "$$($(PUBLIC)/bin/python -c $(SITE_PACKAGES))/awpbench.pth"
+	@$(PUBLIC)/bin/python -c 'import awpbench, foolbox, pyautoattack, torchattacks'
 	@touch $@
 
 # Run a command for AT in sight and one for AT-AWP beside it; show what the second said; fail if one of them failed.
