@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+import pairs
 from authors import AuthorsAT, AuthorsTrades
 from awpbench import defenses
 from awpbench.attack_model import AttackModel
@@ -32,7 +30,6 @@ from awpbench.training.step import training_step
 AUTHORS = {"at": AuthorsAT, "trades": AuthorsTrades}
 EQUAL = 1e-9  # largest relative difference of a tensor of weights that float64 rounding may leave
 CHECKED_BATCH = 16
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class GivenNoise:
@@ -80,9 +77,7 @@ class Ours:
 
 def main() -> int:
     args = arguments()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pairs.device_of(args)
     if args.check:
         torch.set_default_dtype(torch.float64)
     batch_size = args.batch_size or (CHECKED_BATCH if args.check else 128)
@@ -103,15 +98,9 @@ def main() -> int:
         "width": args.width,
         "batch_size": batch_size,
         "dtype": str(x.dtype).removeprefix("torch."),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "clock": args.clock,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        **pairs.machine(device, args.clock),
     }
-    found |= (
-        check(authors, ours, batch) if args.check else time_pairs(authors, ours, batch, args.pairs, CLOCKS[args.clock])
-    )
+    found |= check(authors, ours, batch) if args.check else timed(authors, ours, batch, args.pairs, args.clock)
     print(json.dumps(found, indent=2) if args.json else table(found))
     return 1 if found.get("equal") is False else 0
 
@@ -122,12 +111,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--method", choices=AUTHORS, default="at")
     parser.add_argument("--width", type=int, default=16, help="channels of PreActResNet-18's first stage")
     parser.add_argument("--batch-size", type=int, help=f"images per step (128; {CHECKED_BATCH} with --check)")
-    parser.add_argument("--pairs", type=int, default=5, help="timed pairs of steps, after one that warms up")
-    parser.add_argument("--threads", type=int, help="torch's threads; all cores if left out")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a busy machine, with --threads 1")
     parser.add_argument("--check", action="store_true", help="compare the weights after one step in float64 instead")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
+    pairs.add_arguments(parser)
     return parser.parse_args()
 
 
@@ -156,36 +141,19 @@ def relative(found: Tensor, expected: Tensor) -> float:
         return float((found - expected).norm() / expected.norm())
 
 
-def time_pairs(
-    authors: AuthorsAT | AuthorsTrades,
-    ours: Ours,
-    batch: tuple[Tensor, Tensor, Tensor],
-    pairs: int,
-    clock: Callable[[], float],
+def timed(
+    authors: AuthorsAT | AuthorsTrades, ours: Ours, batch: tuple[Tensor, Tensor, Tensor], rounds: int, clock: str
 ) -> dict[str, object]:
-    """Time one step of each per pair, taking turns at going first."""
-    sides = {"authors": authors.step, "ours": ours.step}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for pair in range(pairs + 1):
-        for name in sorted(sides, reverse=pair % 2 == 1):
-            elapsed = timed(lambda step=sides[name]: step(*batch), clock)
-            if pair:
-                seconds[name].append(elapsed)
-    ratios = [theirs / mine for theirs, mine in zip(seconds["authors"], seconds["ours"], strict=True)]
+    """Time one step of each per pair; every step ends by reading its loss."""
+    sides = {"authors": lambda: authors.step(*batch), "ours": lambda: ours.step(*batch)}
+    seconds = pairs.time_rounds(sides, rounds, clock)
+    ratios = pairs.ratios(seconds, "authors", "ours")
     return {"seconds": seconds, "ratios": ratios, "median_ratio": statistics.median(ratios)}
-
-
-def timed(step: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Return the seconds of one step; every step ends by reading its loss, so that the device has finished."""
-    start = clock()
-    step()
-    return clock() - start
 
 
 def table(found: dict[str, object]) -> str:
     """Say in words what was measured."""
-    keys = ("method", "model", "width", "batch_size", "dtype", "device", "threads", "clock", "torch", "machine")
-    lines = [", ".join(f"{key} {found[key]}" for key in keys)]
+    lines = [pairs.heading(found, "method", "model", "width", "batch_size", "dtype")]
     if "equal" in found:
         verdict = "equal" if found["equal"] else "NOT EQUAL"
         lines.append(f"{verdict}: weights differ by {found['largest_difference']:.1e} of their norm at most")
@@ -194,9 +162,7 @@ def table(found: dict[str, object]) -> str:
     seconds, ratios = found["seconds"], found["ratios"]
     rows = zip(seconds["authors"], seconds["ours"], ratios, strict=True)
     lines += ["authors s   ours s   ratio", *(f"{a:9.3f} {b:8.3f} {r:7.2f}" for a, b, r in rows)]
-    lines.append(
-        f"median ratio {found['median_ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} pairs)"
-    )
+    lines.append(f"median ratio {pairs.spread(ratios)}")
     return "\n".join(lines)
 
 
