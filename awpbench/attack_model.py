@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from awpbench.config import Precision
+from awpbench.differences import Differences, differences
 from awpbench.errors import UsageError
-from awpbench.models.layers import layout
+from awpbench.models.layers import Affine, is_plain, layout
 
 TOLERANCE = 1e-4  # on logits; folding is exact up to rounding
 BF16_TOLERANCE = 0.1  # on logits, relative to the largest; bfloat16 holds 8 bits
@@ -46,6 +47,8 @@ class AttackModel:
         self._plain: nn.Module | None = copy.deepcopy(self._live)  # None once the folded copy has been compared with it
         self._fast, self._folds = _trace_and_fold(copy.deepcopy(self._live))
         self._settled = False
+        self._differences: Differences | None = None
+        self._differences_settled = False
         self.refresh()
 
     @property
@@ -71,9 +74,24 @@ class AttackModel:
             logits: Tensor = self._live(x)
             return logits
 
+    def near(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a function from differences `(N, C, H, W)` to the logits of x + d; x is one image `(1, C, H, W)`.
+
+        It is for finite differences, without a gradient. In bf16 it is that of `awpbench.differences`; a net that this
+        cannot take apart is asked itself, in fp32.
+        """
+        if self._precision == "fp32":
+            return lambda d: self(x + d)
+        if not self._differences_settled:
+            self._settle_differences(x)
+        if self._differences is None:
+            return lambda d: self.verify(x + d)
+        return self._differences.near(x)
+
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the net's weights of this moment."""
+        self._differences_settled = False
         live = dict(_tensors(self._net))
         folded = {fold.conv for fold in self._folds}
         for module in (self._plain, self._fast):
@@ -112,6 +130,26 @@ class AttackModel:
                 return math.inf
         return float(change if self._precision == "fp32" else change / expected.abs().max())
 
+    @torch.no_grad()
+    def _settle_differences(self, x: Tensor) -> None:
+        """Make the copy that answers for differences; keep it if it is right about a random image's neighbours."""
+        traced, folds = _trace_and_fold(copy.deepcopy(self._live))
+        for fold in folds:
+            fold.refresh(self._net)
+        self._differences = None if traced is None else differences(traced)
+        if self._differences is not None and not x.is_meta:
+            draws = torch.Generator(device="cpu").manual_seed(0)
+            image, *others = torch.rand((8, 1, *x.shape[1:]), generator=draws, device="cpu").to(x).unbind()
+            d = (torch.cat(others) - image) / 10
+            expected = self._live(image + d) - self._live(image)
+            try:
+                error = (self._differences.near(image)(d) - self._live(image) - expected).abs().max()
+            except RuntimeError:  # a net that takes views refuses channels_last
+                error = expected.new_tensor(math.inf)
+            if not error <= BF16_TOLERANCE * expected.abs().max():
+                self._differences = None
+        self._differences_settled = True
+
     def _lower(self) -> None:
         if self._fast is None or not _lower_to_bf16(self._fast):
             what = "bf16 needs a net that torch.fx can trace, with a convolution to start from"
@@ -145,19 +183,6 @@ class _Fold:
         self.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
 
 
-class _Affine(nn.Module):
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, like: Tensor) -> None:
-        super().__init__()
-        for name in ("scale", "shift"):
-            self.register_buffer(name, like.new_zeros((like.numel(), 1, 1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, x, self.scale)
-
-
 def _alias(net: nn.Module) -> nn.Module:
     """Copy the module tree and put it in eval mode; its frozen tensors share the memory of the net's."""
     memo: dict[int, Any] = {}
@@ -181,17 +206,17 @@ def _trace_and_fold(net: nn.Module) -> tuple[fx.GraphModule | None, list[_Fold]]
     folds = []
     for node in list(traced.graph.nodes):
         norm: Any = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not _is_plain(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        if not is_plain(norm, nn.BatchNorm2d) or norm.running_mean is None:
             continue
         (source,) = node.all_input_nodes
         conv: Any = modules.get(str(source.target)) if source.op == "call_module" else None
-        if _is_plain(conv, nn.Conv2d) and len(source.users) == 1 and calls[source.target] == 1:
+        if is_plain(conv, nn.Conv2d) and len(source.users) == 1 and calls[source.target] == 1:
             conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels), requires_grad=False)
             node.replace_all_uses_with(source)
             traced.graph.erase_node(node)
             folds.append((str(node.target), str(source.target)))
         else:
-            traced.set_submodule(str(node.target), _Affine(norm.running_mean))
+            traced.set_submodule(str(node.target), Affine(norm.running_mean))
             folds.append((str(node.target), ""))
     traced.delete_all_unused_submodules()
     traced.recompile()
@@ -236,11 +261,6 @@ def _lower_to_bf16(traced: fx.GraphModule) -> bool:
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     cast = tensor.detach().to(dtype)
     return nn.Parameter(cast, requires_grad=False) if isinstance(tensor, nn.Parameter) else cast
-
-
-def _is_plain(module: object, kind: type[nn.Module]) -> bool:
-    """Tell whether a module does what its class says: no subclass, no hook, no parametrisation."""
-    return type(module) is kind and not module._forward_pre_hooks and not module._forward_hooks
 
 
 def _standing_in(traced: fx.GraphModule, norm: str, conv: str) -> _Fold:

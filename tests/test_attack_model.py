@@ -112,7 +112,7 @@ def test_every_batch_norm_after_a_convolution_of_its_own_is_folded_and_the_other
     assert fast._fast is not None
     kinds = [type(module).__name__ for module in fast._fast.modules()]
     assert kinds.count("BatchNorm2d") == 0
-    assert kinds.count("_Affine") == 8 + 1  # bn1 of each block, which also feeds the shortcut's sum, and the last
+    assert kinds.count("Affine") == 8 + 1  # bn1 of each block, which also feeds the shortcut's sum, and the last
     assert sum(fold.conv != "" for fold in fast._folds) == 8  # bn2 of each block
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("config", "provenance"),
     ("randomness", "rundir", "defaults", "robustbench_compat"),
     ("models", "threat"),
-    ("foreign", "attacks", "data"),
+    ("foreign", "attacks", "data", "differences"),
     ("defenses", "weight_perturbation", "checkpoints", "attack_model"),
     ("training", "evaluation", "analysis", "leaderboard"),
     ("cli",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,15 +28,17 @@ def spsa(
     delta: float = 0.001,
     lr: float = 0.01,
     max_batch: int = 512,
+    near: Callable[[Tensor], Model] | None = None,
 ) -> Tensor:
     """Minimise the margin with Adam on estimated gradients from the clean image; return `(N, C, H, W)` in [0, 1].
 
     Each gradient takes `samples` directions of +-1, drawn anew for every image and step, and two forward passes per
     direction. An image stops as soon as it is misclassified. `max_batch` bounds the images per forward pass. Every
-    image has its own gradients, so its result depends on no other one.
+    image has its own gradients, so its result depends on no other one. `near`, such as `AttackModel.near`, makes of an
+    image the function from differences to the logits there; by default the model takes the sum of both.
     """
     settings: dict[str, Any] = {"steps": steps, "samples": samples, "delta": delta, "lr": lr, "max_batch": max_batch}
-    return descend(model, x, y, threat=threat, generator=generator, **settings)[0]
+    return descend(model, x, y, threat=threat, generator=generator, near=near, **settings)[0]
 
 
 @torch.no_grad()
@@ -52,6 +54,7 @@ def descend(
     delta: float,
     lr: float,
     max_batch: int,
+    near: Callable[[Tensor], Model] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `spsa`'s images and the gradients that each took, `(N,)`."""
     x_adv, mean, square = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
@@ -65,7 +68,8 @@ def descend(
         for i in standing:
             one = slice(i, i + 1)
             directions = generator.keep([i]).signs(x[one], samples)[0]
-            grad = estimate_gradient(model, x_adv[one], y[one], directions, delta=delta, max_batch=max_batch)
+            how: dict[str, Any] = {"delta": delta, "max_batch": max_batch, "near": near}
+            grad = estimate_gradient(model, x_adv[one], y[one], directions, **how)
             mean[one], square[one], change = adam(mean[one], square[one], grad, step=step, lr=lr)
             x_adv[one] = threat.project(x_adv[one] - change, x[one])
             gradients[i] += 1
@@ -77,16 +81,24 @@ def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
 
 
 def estimate_gradient(
-    model: Model, x: Tensor, y: Tensor, directions: Tensor, *, delta: float, max_batch: int = 512
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    directions: Tensor,
+    *,
+    delta: float,
+    max_batch: int = 512,
+    near: Callable[[Tensor], Model] | None = None,
 ) -> Tensor:
     """Estimate the gradient of one image's margin, `(1, C, H, W)`, from directions `(S, C, H, W)` of +-1.
 
-    It is the mean over the directions v of `(f(x + delta v) - f(x - delta v)) / (2 delta) * v`.
+    It is the mean over the directions v of `(f(x + delta v) - f(x - delta v)) / (2 delta) * v`; `near` as in `spsa`.
     """
+    logits = near(x) if near is not None else lambda d: model(x + d)
     total = torch.zeros_like(x)
     for v in torch.split(directions, max(1, max_batch // 2)):
-        probes = torch.cat([x + delta * v, x - delta * v])
-        ahead, behind = margin(model(probes), y.expand(len(probes))).chunk(2)
+        forth = delta * v
+        ahead, behind = margin(logits(torch.cat([forth, -forth])), y.expand(2 * len(v))).chunk(2)
         total += torch.tensordot(ahead - behind, v, dims=1)
     return total / (2 * delta * len(directions))
 

@@ -76,7 +76,7 @@ def eval_command(
         str | None, typer.Option(help="I/N: attack every N-th block, from the I-th; all write into one folder.")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, or bf16-attack: attacks but SPSA in bfloat16; fp32 predicts.")
+        str | None, typer.Option(help="fp32, or bf16-attack: attacks in bfloat16; fp32 predicts.")
     ] = None,
     config: common.ConfigOption = None,
     arch: Annotated[str | None, typer.Option(help="Architecture of a foreign state dict.")] = None,

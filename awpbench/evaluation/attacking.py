@@ -59,7 +59,6 @@ class Attacker:
         self._net, self._images, self._config, self._classes = net, images, config, classes
         self._device, self._tick = device, tick
         self._fast = AttackModel(net, config.precision)
-        self._fast_fp32 = AttackModel(net) if config.precision != "fp32" else self._fast
         self.model = FixedBatch(attached(self._fast), config.block, tick)
         self.verify = FixedBatch(self._fast.verify, config.block, tick)
         self._part_passes = torch.zeros(3, dtype=torch.int64, device=device)
@@ -177,18 +176,28 @@ class Attacker:
         return _Attacked(name, x_adv, passes)
 
     def _spsa(self, positions: list[int], x: Tensor, y: Tensor) -> _Attacked:
-        """Attack what is classified correctly, in fp32."""
-        model = FixedBatch(self._fast_fp32, self._config.block, self._tick)
+        """Attack what is classified correctly."""
         correct = (~misclassified(self.verify(x), y)).nonzero().flatten()
         draws = ImageDraws(self._config.seed, "spsa", [self._index(positions[i]) for i in correct.tolist()])
         settings: dict[str, Any] = {"steps": SPSA_STEPS, "samples": SPSA_SAMPLES, "delta": SPSA_DELTA, "lr": SPSA_LR}
         settings |= {"threat": self.threat, "generator": draws, "max_batch": self._config.block}
         x_adv, passes = x.clone(), torch.zeros((len(x), 3), dtype=torch.int64, device=x.device)
-        x_adv[correct], gradients = descend(model, x[correct], y[correct], **settings)
+        settings["near"] = self._near if self._config.precision != "fp32" else None
+        x_adv[correct], gradients = descend(self.model, x[correct], y[correct], **settings)
         looks = gradients + (gradients < SPSA_STEPS)
         passes[:, FORWARD] = 1
         passes[correct, FORWARD] += looks + 2 * SPSA_SAMPLES * gradients
         return _Attacked("spsa", x_adv, passes)
+
+    def _near(self, x: Tensor) -> Model:
+        """Return the logits around an image, as a function of differences from it."""
+        logits = self._fast.near(x)
+
+        def call(d: Tensor) -> Tensor:
+            self._tick(len(d), False)
+            return logits(d)
+
+        return call
 
     def _autoattack(self, part: str, block: range, x: Tensor, y: Tensor, pixels: Tensor, left: Arrays | None) -> Arrays:
         """Run a part on what is still classified correctly, as one batch of the official package."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from awpbench.attack_model import AttackModel
-from awpbench.attacks.pgd import Model, cross_entropy, input_gradient
+from awpbench.attacks.pgd import cross_entropy, input_gradient
 from awpbench.config import Precision
 from awpbench.data.images import ImageSet
 from awpbench.evaluation.fixed_batch import FixedBatch
@@ -19,16 +19,14 @@ from awpbench.evaluation.jobs import Job
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds per image for a forward pass and for the backward pass after it; `spsa` is a forward pass in fp32."""
+    """Seconds per image for a forward pass and for the backward pass after it."""
 
     forward: float
     backward: float
-    spsa: float
 
     def seconds(self, job: Job, n: int) -> float:
         """Return what a job takes on n images, at most: as if no attack ever succeeded."""
-        forward = self.spsa if job.name == "spsa" else self.forward
-        return n * (job.forward * forward + job.backward * self.backward)
+        return n * (job.forward * self.forward + job.backward * self.backward)
 
 
 def estimate(
@@ -40,22 +38,17 @@ def estimate(
     n = min(block, len(images))
     x, y = images.batch(torch.arange(n, device=images.images.device), device)
 
-    def forward(model: Model) -> float:
+    def forward() -> float:
         with torch.no_grad():
-            return _timed(lambda: model(x), device)
+            return _timed(lambda: attacked(x), device)
 
     def gradient() -> float:
         return _timed(lambda: input_gradient(attacked, x, y, cross_entropy), device)
 
     gradient()
-    one = forward(attacked)
+    one = forward()
     both = gradient()
-    spsa = one
-    if precision != "fp32":
-        exact = FixedBatch(AttackModel(net), block)
-        forward(exact)
-        spsa = forward(exact)
-    return Estimate(one / n, max(both - one, 0.0) / n, spsa / n)
+    return Estimate(one / n, max(both - one, 0.0) / n)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

@@ -205,11 +205,8 @@ def _check_limits(limits: Any, attacks: tuple[str, ...]) -> None:
 
 
 def definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:
-    """Return everything that decides what an attack does to an image, as plain values for result.json.
-
-    SPSA is computed in fp32 whatever the precision: its differences of 0.001 are below what bfloat16 can hold.
-    """
-    if config.precision != "fp32" and attack not in ("clean", "spsa"):
+    """Return everything that decides what an attack does to an image, as plain values for result.json."""
+    if config.precision != "fp32" and attack != "clean":
         return {**_definition(config, attack, classes), "precision": config.precision}
     return _definition(config, attack, classes)
 

@@ -117,7 +117,7 @@ def evaluate(
     shards = Shards(out / rundir.SHARDS, _with_versions(key, device))
     for job in run.jobs:
         run.execute(job, shards)
-        if job.name == "clean":
+        if job.name == "clean" and share.count == 1:
             run.check_clean(expect_clean, len(whole or images))
     with shards.locked():
         if (old := _finished(out, key, force=False)) is not None:
@@ -229,15 +229,13 @@ class _Run:
         self._progress.advance(self._state(job, own, total, total))
 
     def check_clean(self, claimed: float | None, total: int) -> None:
-        """Raise CheckError for a net that is NaN everywhere, or whose accuracy on this share is not the claimed one."""
+        """Raise CheckError for a net that is NaN everywhere, or whose accuracy is not the claimed one."""
         clean = self._tables["clean"]
-        if not clean.seen.any():
-            return
-        if clean.broken[clean.seen].all():
+        if clean.broken.all():
             mend = "Mend the net; nothing was attacked."
             raise CheckError("the net gives logits that are not finite for every image", mend)
         if claimed is not None:
-            claims.check_clean(claimed, int((~clean.fooled & clean.seen).sum()), int(clean.seen.sum()), total)
+            claims.check_clean(claimed, int((~clean.fooled).sum()), clean.n, total)
 
     def _left(self, job: Job, block: range, shards: Shards) -> Arrays | None:
         if job.after is None:

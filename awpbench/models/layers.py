@@ -53,6 +53,26 @@ def layout(net: nn.Module) -> torch.memory_format:
     return torch.contiguous_format if narrow else torch.channels_last
 
 
+class Affine(nn.Module):
+    """A factor and a summand per channel: what a batch norm is in eval mode; zero when new."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, like: Tensor) -> None:
+        super().__init__()
+        for name in ("scale", "shift"):
+            self.register_buffer(name, like.new_zeros((like.numel(), 1, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+def is_plain(module: object, kind: type[nn.Module]) -> bool:
+    """Tell whether a module does what its class says: no subclass, no hook, no parametrisation."""
+    return type(module) is kind and not module._forward_pre_hooks and not module._forward_hooks
+
+
 class PreActivationBlock(nn.Module):
     """Two 3x3 convolutions, each behind batch norm and ReLU (He et al. 2016); a subclass names its shortcut."""
 
