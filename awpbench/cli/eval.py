@@ -106,7 +106,7 @@ def eval_command(
     """
     from awpbench.config import of_file
     from awpbench.defaults import read_config_file
-    from awpbench.evaluation.claims import read_percent
+    from awpbench.evaluation.claims import check_clean, read_percent
     from awpbench.evaluation.plan import EvalConfig, read_limits, resolve_evaluation
     from awpbench.evaluation.subject import read_indices
 
@@ -161,6 +161,9 @@ def eval_command(
         there = finished.total - finished.missing
         common.note(f"this share is done; {there} of {finished.total} blocks are there, and the last share finishes")
         return
+    if expect_clean is not None:  # also of a finished evaluation, and of the whole of several shares
+        clean = finished.document["attacks"]["clean"]
+        check_clean(expect_clean, clean["correct"], clean["n"], len(whole))
     _report(finished, where, as_json)
     if settled.suite and not no_row:
         path, outcome = write_row(where, file=file, card=card)

@@ -255,6 +255,42 @@ def test_a_bare_state_dict_of_another_architecture_is_refused(capsys: pytest.Cap
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("853.6", "--expect-clean is 853.6, which is no percentage"),
+        ("-1", "--expect-clean is -1, which is no percentage"),
+        ("nan", "--expect-clean is nan, which is no percentage"),
+    ],
+)
+def test_an_expected_accuracy_that_is_no_percentage_is_a_usage_error(
+    given: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(untrained(), "x.pt")
+    assert main(["eval", "--ckpt", "x.pt", *THREAT, *QUICK, "--expect-clean", given]) == 2
+    assert said(capsys) == [f"error: {message}", "mend:  Write it as in: --expect-clean 85.36."]
+    assert main(["eval", "--ckpt", "x.pt", *THREAT, *QUICK, "--expect-clean", "about 85"]) == 2
+
+
+def test_another_clean_accuracy_than_the_claimed_one_stops_the_run_before_any_attack(
+    trained: dict[str, dict[str, Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(trained["clear"], "x.pt")
+    words = ["eval", "--ckpt", "x.pt", *THREAT, "--preprocessing", "none", "--attack", "fgsm", "--out", "out"]
+    assert main([*words, "--expect-clean", "100"]) == 5
+    what = said(capsys)[-2]
+    assert what.startswith("error: the clean accuracy is ")
+    assert what.endswith(" of 400 images; allowed: 0.05 points), not 100 % as expected")
+    assert not Path("out/result.json").exists()
+    assert not list(Path("out").rglob("fgsm*"))
+    assert main(words) == 0
+    clean = result()["attacks"]["clean"]
+    assert main([*words, "--expect-clean", str(100 * clean["accuracy"])]) == 0
+    capsys.readouterr()
+    assert main([*words, "--expect-clean", "100"]) == 5, "a finished evaluation is compared too"
+    assert said(capsys)[0] == what
+
+
 def test_weights_without_the_zoo_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "--ckpt", "x.pt", "--weights", "w.pt"]) == 2
     assert said(capsys)[0] == "error: --weights FILE belongs to --robustbench ID, and each needs the other"
