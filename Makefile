@@ -15,7 +15,7 @@ PUBLIC_STAMP := $(PUBLIC)/.installed
 SITE_PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 OUT := quickstart
 
-.PHONY: help setup public-tools quickstart test test-slow test-gpu lint format bench
+.PHONY: help setup public-tools quickstart test test-slow test-gpu lint format bench bench-attacks agreement
 
 help: ## Print what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -96,3 +96,16 @@ bench: $(STAMP) ## Time our training step against the AWP authors': make bench A
 	$(BIN)/python benchmarks/train_step.py --authors "$(AUTHORS)" --method at --width 64 --batch-size 32
 	$(BIN)/python benchmarks/train_step.py --authors "$(AUTHORS)" --method trades --width 16
 	$(BIN)/python benchmarks/startup.py
+
+CKPT ?= model_zoo/cifar10-prn18-w16-at-s0/best.pt
+ATTACKS := $(PUBLIC)/bin/python benchmarks/attacks.py
+
+bench-attacks: $(PUBLIC_STAMP) ## Time our attacks against the public tools': make bench-attacks CKPT=path/to/best.pt
+	$(ATTACKS) pgd --ckpt $(CKPT) --images 128
+	$(ATTACKS) spsa --ckpt $(CKPT) --images 8 --steps 10 --compile
+	$(ATTACKS) spsa --ckpt $(CKPT) --images 8 --steps 10 --together 1
+	$(ATTACKS) autoattack --ckpt $(CKPT) --images 32
+
+agreement: $(PUBLIC_STAMP) ## Compare our attacks with the public tools', image by image (nets: model_zoo/, AWPBENCH_SHARED)
+	$(PUBLIC)/bin/python benchmarks/agreement.py --images 200 --costly-images 32 \
+	  --out results/agreement.json $(if $(AWPBENCH_SHARED),--shared "$(AWPBENCH_SHARED)")

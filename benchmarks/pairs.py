@@ -30,12 +30,11 @@ def device_of(args: argparse.Namespace) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def machine(device: torch.device, clock: str) -> dict[str, Any]:
-    """Return what a time depends on."""
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return where it runs."""
     return {
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "clock": clock,
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
     }
@@ -69,4 +68,5 @@ def spread(values: list[float]) -> str:
 
 def heading(found: Mapping[str, Any], *keys: str) -> str:
     """Say in one line what was timed where."""
-    return ", ".join(f"{key} {found[key]}" for key in (*keys, "device", "threads", "clock", "torch", "machine"))
+    where = ("device", "threads", "clock", "torch", "machine")
+    return ", ".join(f"{key} {found[key]}" for key in (*keys, *where) if key in found)
