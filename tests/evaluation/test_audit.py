@@ -104,9 +104,9 @@ def examine(net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, everyt
         tables["autoattack"] = autoattack(model, verify, x, y, threat, warnings)
     probes = probe(model, verify, x, y, seed=0, indices=range(len(x)), **settings)
     hashes = before, of_weights(net)
-    audit = verdict(findings(tables, probes, weights=hashes, warnings=warnings, nan_gradients={"pgd-20": sum(bad)}))
-    json.dumps(audit, allow_nan=False)
-    return Examined(tables, {each["check"]: each for each in audit["findings"]})
+    judged = verdict(findings(tables, probes, weights=hashes, warnings=warnings, nan_gradients={"pgd-20": sum(bad)}))
+    json.dumps(judged, allow_nan=False)
+    return Examined(tables, {each["check"]: each for each in judged["findings"]})
 
 
 def autoattack(model: Model, verify: Model, x: Tensor, y: Tensor, threat: ThreatModel, warnings: set[str]) -> Table:
@@ -327,6 +327,25 @@ def test_the_blocks_of_a_probe_joined_equal_the_whole(
     assert joined.keys() == whole.keys()
     for name, array in whole.items():
         assert np.array_equal(joined[name], array), name
+
+
+def test_every_draw_is_keyed_by_the_seed_its_purpose_and_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+
+    def draws(seed: int, attack: str, indices: Any) -> ImageDraws:
+        keys.append((seed, attack, list(indices)))
+        return ImageDraws(seed, attack, indices)
+
+    monkeypatch.setattr("awpbench.evaluation.probes.ImageDraws", draws)
+    x, y = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 0])  # the second is wrong when clean
+    probe(Constant(), Constant(), x, y, threat=LINF, step_size=0.025, seed=5, indices=[7, 8, 9])
+    assert keys == [
+        (5, "audit-start-0", [7, 8, 9]),
+        *[(5, "audit-start-0", [7, 9])] * 6,  # to look for gradients, and for each rung
+        *[(5, f"audit-start-{start}", [7, 9]) for start in (1, 2, 3)],
+        (5, "audit-margin", [7, 9]),
+        (5, "audit-search", [7, 9]),
+    ]
 
 
 def test_images_that_are_wrong_when_clean_are_not_attacked_and_count_as_fooled() -> None:
