@@ -27,6 +27,7 @@ from awpbench.errors import UsageError
 from awpbench.models.layers import Affine, is_plain, layout
 
 TOLERANCE = 1e-4  # on logits; folding is exact up to rounding
+GRADIENT_TOLERANCE = 0.5  # relative; rounding turns some ReLUs, and bfloat16 more
 BF16_TOLERANCE = 0.1  # on logits, relative to the largest; bfloat16 holds 8 bits
 
 
@@ -128,7 +129,25 @@ class AttackModel:
                 change = (self._fast(_laid_out(images, self._layout)) - expected).abs().max()
             except RuntimeError:  # a net that takes views refuses channels_last, one that shares layers bf16
                 return math.inf
+        if self._turns_gradient(images):
+            return math.inf
         return float(change if self._precision == "fp32" else change / expected.abs().max())
+
+    def _turns_gradient(self, x: Tensor) -> bool:
+        """Tell whether the copies differ in their gradient: tracing loses a net's own backward pass."""
+        gradients: list[Tensor | None] = []
+        for net, memory_format in ((self._plain, torch.contiguous_format), (self._fast, self._layout)):
+            assert net is not None
+            images = x.detach().clone().requires_grad_()
+            with torch.enable_grad():
+                top = net(_laid_out(images, memory_format)).amax(1).sum()
+                if not top.requires_grad:
+                    return bool(gradients)
+                gradients.append(torch.autograd.grad(top, images, allow_unused=True)[0])
+        expected, found = gradients
+        if expected is None or found is None:
+            return expected is not found
+        return bool((found - expected).norm() > GRADIENT_TOLERANCE * expected.norm())
 
     @torch.no_grad()
     def _settle_differences(self, x: Tensor) -> None:

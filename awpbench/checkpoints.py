@@ -217,6 +217,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a checkpoint", f"Name the file in it: {path / rundir.BEST}")
     sidecar = _sidecar(path)
     known = _hashes(sidecar)
     try:
@@ -224,10 +226,6 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise InputError(
             f"there is no checkpoint {path}", "Check the path; a run folder has best.pt and last.pt."
-        ) from None
-    except IsADirectoryError:
-        raise InputError(
-            f"{path} is a folder, not a checkpoint", f"Name the file in it: {path / rundir.BEST}"
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions.") from None

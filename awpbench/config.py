@@ -19,6 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
+SMALLEST = Fraction(1, 10**12)  # of numbers but 0: nothing here is smaller, or larger than its inverse
 _LONGEST = 24  # characters of a number: all digits of a float
 
 
@@ -78,7 +79,10 @@ def _exact(text: str) -> Fraction:
     for number in (numerator, denominator) if slash else (numerator,):
         if len(number) > _LONGEST or not _NUMBER.fullmatch(number):
             raise ValueError(number)
-    return Fraction(numerator) / Fraction(denominator if slash else 1)
+    exact = Fraction(numerator) / Fraction(denominator if slash else 1)
+    if exact and not SMALLEST <= abs(exact) <= 1 / SMALLEST:
+        raise ValueError(text)
+    return exact
 
 
 def _decimal(exact: Fraction) -> str | None:
@@ -152,7 +156,7 @@ def validated(model: type[M], values: Mapping[str, Any]) -> M:
     name = str(first["loc"][0])
     flag, given = f"--{name.replace('_', '-')}", first["input"]
     known = get_args(model.model_fields[name].annotation)
-    if first["type"] == "literal_error" and isinstance(given, str):
+    if first["type"] == "literal_error" and isinstance(given, str) and all(isinstance(each, str) for each in known):
         raise UsageError(f"there is no {flag} called {given!r}", hint(given, known))
     raise UsageError(f"{flag} is {given!r}: {first['msg']}", f"Give another {flag}.")
 

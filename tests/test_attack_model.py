@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -384,3 +385,40 @@ def test_the_bf16_copy_runs_on_the_meta_device() -> None:
     x = torch.zeros(2, 3, 32, 32, device="meta", requires_grad=True)
     (grad,) = torch.autograd.grad(fast(x).sum(), x)
     assert (grad.shape, grad.dtype) == (x.shape, torch.float32)
+
+
+class Straight(torch.autograd.Function):
+    """Rounds, and lets the gradient through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return (255 * x).round() / 255
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class StraightThrough(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded: Tensor = Straight.apply(x)  # type: ignore[no-untyped-call]
+        logits: Tensor = self.fc(self.conv(rounded).relu().mean((2, 3)))
+        return logits
+
+
+def test_a_net_with_a_backward_pass_of_its_own_keeps_it() -> None:
+    net = StraightThrough().eval()
+    attacked, x = AttackModel(net), torch.rand(4, 3, 8, 8)
+    assert torch.allclose(attacked(x), net(x), atol=1e-5)
+    assert not attacked.folded
+    gradients = []
+    for model in (attacked, net):
+        images = x.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(model(images).amax(1).sum(), images)[0])
+    assert torch.allclose(*gradients, atol=1e-6)
+    assert float(gradients[0].abs().sum()) > 0

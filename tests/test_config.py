@@ -52,7 +52,7 @@ def test_an_unspellable_ratio_stays_exact() -> None:
     assert Ratio.parse("0.031").times(3, 31).text == "0.003"
 
 
-@pytest.mark.parametrize("text", ["eight", "8/", "8/0", "1/2/3", "", "nan", "inf", "1e999", "1e-9999999", "1_0", "٣"])
+@pytest.mark.parametrize("text", ["eight", "8/", "8/0", "1/2/3", "", "nan", "inf", "1e-9999999", "1e-400", "1_0", "٣"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         Ratio.parse(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import sys
@@ -14,6 +15,7 @@ import pyautoattack
 import torch
 from pyautoattack import checks
 from torch import Tensor
+from torch.nn import functional
 
 from awpbench.attacks import AUTOATTACK_PARTS, AUTOATTACK_TARGETS
 from awpbench.attacks.pgd import Model
@@ -45,6 +47,9 @@ def autoattack_part(
     targets; with fewer than four the targeted DLR loss of apgd-t is undefined, and that part does nothing.
     """
     targets = min(AUTOATTACK_TARGETS, classes - 1)
+    height, width = x.shape[2:]
+    if part == "square" and threat.norm == "L2" and (height != width or not _tiles(height)):
+        return _framed(model, x, y, threat=threat, classes=classes, seed=seed)
     if len(x) == 0 or (part == "apgd-t" and classes < 4):
         return x.clone(), []
     with ExitStack() as stack:
@@ -58,6 +63,33 @@ def autoattack_part(
         # The package calls .view on images, so they must be contiguous; channels_last stays inside the model.
         x_adv, _ = official.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
     return x_adv, sorted(set(warnings))
+
+
+def _framed(
+    model: Model, x: Tensor, y: Tensor, *, threat: ThreatModel, classes: int, seed: int
+) -> tuple[Tensor, list[str]]:
+    """Run square in L2, which takes square images of some sides only, on images in a black frame.
+
+    The model never sees the frame; what square spends there of its budget is lost.
+    """
+    height, width = x.shape[2:]
+    side = next(side for side in itertools.count(max(height, width)) if _tiles(side))
+    framed = functional.pad(x, (0, side - width, 0, side - height))
+
+    def inside(images: Tensor) -> Tensor:
+        return model(images[..., :height, :width])
+
+    found, warnings = autoattack_part("square", inside, framed, y, threat=threat, classes=classes, seed=seed)
+    return found[..., :height, :width].contiguous(), warnings
+
+
+def _tiles(side: int) -> bool:
+    """Tell whether the border cuts none of the tiles that square starts from in L2, about five to a side."""
+    tile = side // 5
+    if tile == 0:
+        return False
+    last = (side - 5 * tile) // 2 + tile * (side // tile - 1)
+    return last + tile <= side or last >= side
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -89,6 +90,12 @@ class Attacker:
     def answer(self, n: int) -> Any:
         """Return what the untouched net says to the first n images, whatever that is."""
         return self._fast.verify(self._batch(list(range(n)))[0])
+
+    def classes(self, n: int) -> npt.NDArray[np.int64]:
+        """Return the classes of the first n images, or of all if there are fewer."""
+        x, _, _ = self._batch(list(range(min(n, len(self._images)))))
+        look = FixedBatch(self._fast.verify, self._config.block)
+        return np.asarray(look(x).argmax(1).cpu().numpy(), dtype=np.int64)
 
     def _batch(self, positions: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return images as floats, their labels, and the images as uint8."""

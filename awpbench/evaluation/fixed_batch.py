@@ -35,7 +35,7 @@ class FixedBatch:
             self._before(len(x), differentiable(x))
         missing = self._size - len(x)
         if missing == 0:
-            return self._model(x)
+            return self._model(x.clone())  # a net may change its input
         padding = torch.zeros((missing, *x.shape[1:]), dtype=x.dtype, device=x.device)
         return self._model(torch.cat([x, padding]))[: len(x)]
 

@@ -20,6 +20,7 @@ from awpbench.evaluation.statistics import wilson
 
 SCHEMA_VERSION = 1  # of result.json
 DIGITS = 6  # of fractions in result.json
+STANDING = ("spsa", "autoattack")  # attack only what is right when clean: the rest counts as fooled
 SCORE = ("n", "correct", "accuracy", "interval")
 MEND = "Name a folder that awpbench eval wrote, with result.json and per_image.npz as they were."
 
@@ -128,6 +129,30 @@ def document(
     return {**found, "hashes": {**hashes, "document": digest({**found, "hashes": dict(hashes)})}}
 
 
+IDENTITY = ("checkpoint", "weights", "data", "indices", "answers")  # hashes of what is evaluated
+
+
+def evaluation_key(
+    model: Mapping[str, Any],
+    hashes: Mapping[str, Any],
+    attacks: Mapping[str, tuple[int, Mapping[str, Any]]],
+    how: Mapping[str, Any],
+) -> str:
+    """Hash all that decides a result: the net, the images, each attack's n and definition, and the other values."""
+    told = {each: [n, dict(definition)] for each, (n, definition) in attacks.items()}
+    known = {name: hashes[name] for name in IDENTITY}
+    return key_of({"model": dict(model), "hashes": known, "attacks": told, **how})
+
+
+def key_told(document: Mapping[str, Any]) -> str:
+    """Return the key of the evaluation that a result.json describes."""
+    attacks = {each: (found["n"], found["definition"]) for each, found in document["attacks"].items()}
+    told = ("dataset", "norm", "seed", "suite", "suite_version", "block", "eps")
+    how = {name: document[name] for name in told} | {"evidence": "evidence" in document["hashes"]}
+    how["audit"] = document["audit"]["verdict"] is not None
+    return evaluation_key(document["model"], document["hashes"], attacks, how)
+
+
 def digest(document: Mapping[str, Any]) -> str:
     """Hash a result.json, but for the hash of itself."""
     hashes = {name: value for name, value in document["hashes"].items() if name != "document"}
@@ -186,11 +211,16 @@ class Result:
         try:
             document = json.loads((folder / rundir.RESULT).read_bytes())
             data = (folder / rundir.PER_IMAGE).read_bytes()
-            known = document["hashes"]["per_image"]
+            known, version = document["hashes"]["per_image"], document["schema_version"]
         except OSError as error:
             raise InputError(f"{error.filename} cannot be read: {error.strerror}", MEND) from None
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{folder / rundir.RESULT} is no result.json of awpbench", MEND) from None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            what = f"{folder / rundir.RESULT} has schema version {version}; this awpbench reads {SCHEMA_VERSION}"
+            raise InputError(what, "Update awpbench.")
+        if not all(isinstance(document.get(key), dict) for key in ("model", "attacks", "audit")):
+            raise InputError(f"{folder / rundir.RESULT} is no result.json of awpbench", MEND)
         if rundir.sha256(folder / rundir.PER_IMAGE) != known:
             raise InputError(f"{folder / rundir.PER_IMAGE} does not belong to the result.json beside it", MEND)
         try:
@@ -204,15 +234,48 @@ class Result:
         return dict(zip(self.arrays["index"][: len(fooled)].tolist(), (~fooled).tolist(), strict=True))
 
     def check(self) -> None:
-        """Raise CheckError where result.json is not as it was written, or a number does not follow from the images."""
+        """Raise CheckError where result.json is not as it was written, or a number does not follow from the images.
+
+        Raises InputError for a result that was written before it held a hash of itself.
+        """
         mend = "Do not trust this result; restore the files, or evaluate again."
-        known = self.document["hashes"].get("document")
-        if known is None:
+        if self.document["hashes"].get("document") is None:
             raise InputError("the result was written before results held a hash of themselves", "Evaluate again.")
-        if digest(self.document) != known:
-            raise CheckError("result.json is not as it was written", mend)
-        fooled = {attack: self.arrays.get(f"{attack}.fooled") for attack in self.document["attacks"]}
-        for attack, flags in fooled.items():
-            claimed = self.document["attacks"][attack]
-            if flags is None or {key: claimed.get(key) for key in SCORE} != _score(flags):
-                raise CheckError(f"the accuracy under {attack} does not follow from per_image.npz", mend)
+        if (problem := self.contradiction()) is not None:
+            raise CheckError(problem, mend)
+
+    def contradiction(self) -> str | None:
+        """Say what in result.json does not follow from per_image.npz or from the rest of it, or return None."""
+        try:
+            return self._contradiction()
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            return "result.json or per_image.npz lacks what every result holds"
+
+    def _contradiction(self) -> str | None:
+        document, arrays = self.document, self.arrays
+        if digest(document) != document["hashes"]["document"]:
+            return "result.json is not as it was written"
+        if key_told(document) != document["hashes"]["evaluation"]:
+            return "what result.json says of the net, the threat and the attacks is not what was evaluated"
+        index, label = arrays["index"], arrays["label"]
+        if len(np.unique(index)) < len(index):
+            return "an image counts twice"
+        if ((arrays["clean.prediction"] != label) & ~arrays["clean.fooled"]).any():
+            return "an image counts as right whose class is another"
+        tables = {}
+        for attack, claimed in document["attacks"].items():
+            fooled = arrays[f"{attack}.fooled"]
+            if {key: claimed[key] for key in SCORE} != _score(fooled):
+                return f"the accuracy under {attack} does not follow from per_image.npz"
+            if attack in STANDING and (arrays["clean.fooled"][: len(fooled)] & ~fooled).any():
+                return f"an image that is wrong when clean counts as right under {attack}"
+            tables[attack] = Table.empty(len(fooled))
+            tables[attack].fooled[:] = fooled
+            for part, score in claimed.get("parts", {}).items():
+                parts = list(claimed["parts"])
+                after = np.isin(arrays["autoattack.part"], ["clean", *parts[: parts.index(part) + 1]])
+                if score != _score(after):
+                    return f"the accuracy after {part} does not follow from per_image.npz"
+        if document["worst_case"] != worst_case(tables):
+            return "the worst case does not follow from per_image.npz"
+        return None

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 import awpbench
 from awpbench import provenance, rundir
 from awpbench.data.images import ImageSet
-from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
+from awpbench.errors import AwpbenchError, CheckError, InputError, Interrupted, RefusedError, UsageError
 from awpbench.evaluation import claims, evidence, hashes, results
 from awpbench.evaluation.attacking import OF_BLOCKS, Attacker
 from awpbench.evaluation.audit import findings, verdict
 from awpbench.evaluation.jobs import AUDIT, Job, blocks, jobs
 from awpbench.evaluation.plan import EvalConfig, definition
 from awpbench.evaluation.shards import Arrays, Shards, key_of, npz_bytes
+
+CPU_IS_FULL = ("can't allocate memory", "not enough memory")  # torch's words
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def evaluate(
     config.check_examples(len(images))
     run = _Run(net.to(device), images, config, classes, device, progress, stop, share)
     identity = hashes.identify(net, whole or images, images.indices[: config.examples("clean", len(images))])
-    known = {"checkpoint": checkpoint, **identity}
+    known = {"checkpoint": checkpoint, **identity, "answers": run.answers()}
     key = _key(config, classes, model, known, len(images))
     if (old := _finished(out, key, force)) is not None:
         return Finished(old, reused=True)
@@ -120,7 +122,7 @@ def evaluate(
         if job.name == "clean" and share.count == 1:
             run.check_clean(expect_clean, len(whole or images))
     with shards.locked():
-        if (old := _finished(out, key, force=False)) is not None:
+        if (old := _finished(out, key, force)) is not None:
             return Finished(old, reused=False)
         missing = run.collect(shards)
         if missing:
@@ -134,11 +136,10 @@ def evaluate(
 
 
 def _key(config: EvalConfig, classes: int, model: Mapping[str, Any], known: Mapping[str, Any], total: int) -> str:
-    attacks = {each: [config.examples(each, total), definition(config, each, classes)] for each in config.attacks}
-    threat = {"dataset": config.dataset, "norm": config.norm, "eps": config.eps.text, "seed": config.seed}
-    how = {"suite": [config.suite, config.suite_version], "block": config.block}
-    how |= {"evidence": config.evidence, "audit": config.audit}
-    return key_of({"model": dict(model), "hashes": dict(known), "attacks": attacks, **threat, **how})
+    attacks = {each: (config.examples(each, total), definition(config, each, classes)) for each in config.attacks}
+    how = {name: getattr(config, name) for name in ("dataset", "norm", "seed", "suite", "suite_version", "block")}
+    how |= {"eps": config.eps.text, "evidence": config.evidence, "audit": config.audit}
+    return results.evaluation_key(model, known, attacks, how)
 
 
 def _with_versions(key: str, device: torch.device) -> str:
@@ -148,19 +149,24 @@ def _with_versions(key: str, device: torch.device) -> str:
 
 
 def _finished(out: Path, key: str, force: bool) -> dict[str, Any] | None:
+    """Return a finished result, whole and as it was written; what is damaged counts as not finished.
+
+    Raises RefusedError where it is another one's, and `force` is not given.
+    """
     file = out / rundir.RESULT
-    if not file.exists():
-        return None
-    if force:
-        file.unlink()
+    if force or not file.exists():
         return None
     try:
-        document = json.loads(file.read_text())
-        same = document["hashes"]["evaluation"] == key
+        same = json.loads(file.read_text())["hashes"]["evaluation"] == key
     except (ValueError, KeyError, TypeError):
         same = False
     if same:
-        return dict(document)
+        try:
+            result = results.Result.read(out)
+            result.check()
+        except AwpbenchError:
+            return None
+        return result.document
     raise RefusedError(
         f"{out} holds the result of another evaluation", "Replace it with --force, or give another --out."
     )
@@ -228,6 +234,10 @@ class _Run:
             waiting = waiting[len(group) :]
         self._progress.advance(self._state(job, own, total, total))
 
+    def answers(self) -> str:
+        """Hash the classes that the net gives to the first images: code may change where weights do not."""
+        return hashes.of_bytes(self._attacker.classes(self._config.block).astype("<i8").tobytes())
+
     def check_clean(self, claimed: float | None, total: int) -> None:
         """Raise CheckError for a net that is NaN everywhere, or whose accuracy is not the claimed one."""
         clean = self._tables["clean"]
@@ -247,7 +257,7 @@ class _Run:
 
     def _give_way(self, error: RuntimeError, blocks: int) -> None:
         """Attack fewer blocks together where memory ran out; no result depends on it."""
-        if not (isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)):
+        if not (isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in CPU_IS_FULL)):
             raise error
         if blocks == 1:
             what = f"{self._config.block} images at a time do not fit into memory"
@@ -313,6 +323,8 @@ class _Run:
         document = results.document(self._config, self._tables, self._totals, model, known, **settings)
         for name, data in files.items():
             rundir.atomic_write(out / name, data)
+        if not self._config.evidence:
+            (out / rundir.EVIDENCE).unlink(missing_ok=True)  # of a result that this one replaces
         machine = {**provenance.describe(str(self._device)), "threads": torch.get_num_threads()}
         rundir.write_json(out / rundir.EVAL_TIMING, {"seconds": self._totals.seconds, **machine})
         rundir.write_json(out / rundir.RESULT, document)

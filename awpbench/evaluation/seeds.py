@@ -38,11 +38,14 @@ def spread(results: list[Result]) -> list[Spread]:
             if document[what] != first[what]:
                 values = f"{first[what]} and {document[what]}"
                 raise UsageError(f"the results differ in {what}: {values}", "Summarise like with like.")
-        if document["hashes"]["data"] != first["hashes"]["data"]:
+        if any(document["hashes"][each] != first["hashes"][each] for each in ("data", "indices")):
             raise UsageError("the results are of different images", "Summarise results on the same data.")
         if _settings(result) != _settings(results[0]):
             raise UsageError("the nets were trained differently", "Give results that differ in the seed alone.")
-    seeds = [(result.document.get("training") or {}).get("seed", place) for place, result in enumerate(results)]
+    seeds = [(result.document.get("training") or {}).get("seed") for result in results]
+    if len(results) > 1 and None in seeds:
+        what = "it is not known from which seed a net was trained"
+        raise UsageError(what, "Summarise evaluations of checkpoints that awpbench train wrote.")
     if len(set(seeds)) < len(seeds):
         raise UsageError("two results are of one seed", "Give each seed once.")
     shared = [each for each in first["attacks"] if all(_alike(each, results[0], other) for other in results)]

@@ -179,7 +179,10 @@ def read_indices(path: Path, total: int) -> Tensor:
     """Read the places of test images in their file's order, one a line, `(M,)`; raises InputError."""
     mend = f"Write one number from 0 to {total - 1} a line, each at most once."
     try:
-        places = [int(line) for line in path.read_text().split()]
+        words = path.read_text().split()
+        places = [int(word) for word in words]
+        if not all(word.isascii() and word.isdecimal() for word in words):
+            raise ValueError("a line is no whole number")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no list of test images: {error}", mend) from None
     if not places or len(set(places)) < len(places) or not all(0 <= place < total for place in places):

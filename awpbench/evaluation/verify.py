@@ -16,7 +16,7 @@ from awpbench import rundir
 from awpbench.attack_model import AttackModel
 from awpbench.attacks.pgd import misclassified
 from awpbench.data.images import ImageSet
-from awpbench.errors import CheckError, InputError
+from awpbench.errors import CheckError, InputError, UsageError
 from awpbench.evaluation import evidence, hashes
 from awpbench.evaluation.fixed_batch import FixedBatch
 from awpbench.evaluation.plan import EvalConfig, resolve_evaluation
@@ -54,6 +54,11 @@ class Again:
     found: int
     differing: tuple[int, ...]
 
+    @property
+    def holds(self) -> bool:
+        """Whether the net is no weaker than claimed, up to half a point, or two images but never a quarter of them."""
+        return self.claimed - self.found <= max(0.005 * self.n, min(2, self.n / 4))
+
 
 class Verifier:
     """A finished evaluation with the net and the test set that it is about.
@@ -84,6 +89,8 @@ class Verifier:
         """
         kept = self._evidence()
         wrong = self._misclassified(self._images.images.float() / 255, np.arange(len(self._images)))
+        if self.result.arrays["label"].tolist() != self._images.labels.tolist():
+            raise CheckError("per_image.npz holds other labels than the test set", MEND)
         claimed = self.result.arrays["clean.fooled"]
         found = [self._claim("clean", claimed, wrong)]
         for attack in self.result.document["attacks"]:
@@ -120,7 +127,10 @@ class Verifier:
         chosen = np.sort(np.random.RandomState(seed).permutation(total)[: min(n, total)])
         limits = {each: int((chosen < size).sum()) for each, size in sizes.items()}
         attacks = [each for each in attacks if limits[each]]
-        changes = {"suite": None, "attacks": ("clean", *attacks), "n_examples": None, "evidence": False}
+        if not attacks:
+            what = "no attack can be run afresh: the draws of AutoAttack depend on all images of a block"
+            raise UsageError(what, "Leave --reattack out.")
+        changes = {"suite": None, "attacks": ("clean", *attacks), "n_examples": None, "evidence": False, "audit": False}
         config = self._config.model_copy(update={**changes, "limits": {each: limits[each] for each in attacks}})
         settings: dict[str, Any] = {"classes": self._classes, "model": {}, "checkpoint": None}
         settings |= {"device": self._device, "progress": progress}

@@ -136,3 +136,16 @@ def test_no_image_is_no_error() -> None:
     x, y = images(net)
     found = autoattack(net, x[:0], y[:0], threat=ThreatModel("Linf", 0.02), classes=10)
     assert found.shape == (0, 1, 6, 6)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 8), (3, 8, 6), (1, 4, 4), (1, 12, 12), (1, 24, 20)], ids=str)
+def test_square_in_l2_takes_images_of_any_shape(shape: tuple[int, int, int]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), 10)).eval()
+        x = torch.rand(3, *shape)
+    y, threat = net(x).argmax(1), ThreatModel("L2", 1.0)
+    x_adv, _ = autoattack_part("square", net, x, y, threat=threat, classes=10, seed=0)
+    assert x_adv.shape == x.shape
+    assert threat.violation(x_adv, x) is None
+    assert bool((net(x_adv).argmax(1) != y).any())

@@ -212,21 +212,75 @@ def test_the_worst_iterate_is_the_first_that_plain_pgd_finds(
     assert evidence(tmp_path / "result")["pgd-9-worst.fooled"].tolist() == fooled.tolist()
 
 
+class Turned(nn.Module):
+    """A net whose code changed while its weights did not."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(1 - x)
+        return logits
+
+
+class Unturned(Turned):
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits
+
+
+def test_changed_code_with_the_same_weights_is_another_evaluation(attack: Attack, net: nn.Module) -> None:
+    attack(settle("fgsm"), net=Unturned(net))
+    with pytest.raises(RefusedError):
+        attack(settle("fgsm"), net=Turned(net))
+
+
+def test_a_finished_result_that_was_touched_is_computed_again(attack: Attack, tmp_path: Path) -> None:
+    first = attack(settle("fgsm"))
+    path = tmp_path / "result" / "result.json"
+    written = path.read_bytes()
+    document = json.loads(written)
+    document["attacks"]["fgsm"]["correct"] = 16
+    path.write_text(json.dumps(document))
+    assert attack(settle("fgsm")) == Finished(first.document, reused=False)
+    assert path.read_bytes() == written
+    (tmp_path / "result" / "per_image.npz").unlink()
+    assert not attack(settle("fgsm")).reused
+
+
+def test_a_forced_evaluation_that_fails_leaves_the_old_result(attack: Attack, tmp_path: Path) -> None:
+    attack(settle("fgsm", evidence=True))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "result").iterdir()}
+    with pytest.raises(Interrupted):
+        attack(settle("pgd-2", eps="0.03"), force=True, stop=Patience(6))
+    assert {name: (tmp_path / "result" / name).read_bytes() for name in before} == before
+    attack(settle("pgd-2", eps="0.03"), force=True)
+    assert {path.name for path in (tmp_path / "result").iterdir()} == {"result.json", "timing.json", "per_image.npz"}
+
+
 class Forgetful(AttackModel):
     """Has memory for so many images at a time."""
 
     room = 4
+    error: RuntimeError = torch.OutOfMemoryError("no room")
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
         return super().__call__(x)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("no room"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9")],
+    ids=["cuda", "cpu"],
+)
 def test_a_block_that_does_not_fit_into_memory_is_answered_with_a_smaller_one(
-    attack: Attack, monkeypatch: pytest.MonkeyPatch
+    error: RuntimeError, attack: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attacking, "AttackModel", Forgetful)
+    monkeypatch.setattr(Forgetful, "error", error)
     attack(settle("fgsm", block=4), "fits")
     with pytest.raises(UsageError) as caught:
         attack(settle("fgsm", block=8))

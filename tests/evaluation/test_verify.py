@@ -16,7 +16,7 @@ from awpbench.data.images import ImageSet
 from awpbench.errors import AwpbenchError, CheckError, InputError
 from awpbench.evaluation import hashes, results
 from awpbench.evaluation.shards import npz_bytes, read_npz
-from awpbench.evaluation.verify import Claim, Verifier
+from awpbench.evaluation.verify import Again, Claim, Verifier
 from tests.evaluation.conftest import Silent, settle
 
 Attack = Callable[..., Any]
@@ -119,6 +119,72 @@ def test_a_number_that_does_not_follow_from_the_images_is_refused(
         verifier(tmp_path / "result", net, images)
 
 
+def doubled(document: dict[str, Any], arrays: dict[str, Any]) -> None:
+    arrays["index"][1] = arrays["index"][0]
+
+
+def right_when_wrong(document: dict[str, Any], arrays: dict[str, Any]) -> None:
+    arrays["autoattack.fooled"][arrays["clean.fooled"][:5]] = False
+
+
+def larger_budget(document: dict[str, Any], arrays: dict[str, Any]) -> None:
+    document["eps"] = "0.1"
+
+
+def invented_worst_case(document: dict[str, Any], arrays: dict[str, Any]) -> None:
+    document["worst_case"]["correct"] += 1
+
+
+def another_part(document: dict[str, Any], arrays: dict[str, Any]) -> None:
+    arrays["autoattack.part"][:] = "square"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (doubled, "an image counts twice"),
+        (right_when_wrong, "an image that is wrong when clean counts as right under autoattack"),
+        (
+            larger_budget,
+            "what result.json says of the net, the threat and the attacks is not what was evaluated",
+        ),
+        (invented_worst_case, "the worst case does not follow from per_image.npz"),
+        (another_part, "the accuracy after apgd-ce does not follow from per_image.npz"),
+    ],
+)
+def test_a_contradiction_is_found_though_all_hashes_are_right(
+    change: Callable[..., None], what: str, attack: Attack, net: nn.Module, images: ImageSet, tmp_path: Path
+) -> None:
+    labels = images.labels.clone()
+    labels[0] = (labels[0] + 1) % 10  # wrong when clean
+    images = ImageSet(images.images, labels, images.indices)
+    config = settle("fgsm", "autoattack", eps="0.05", limits={"autoattack": 5}, evidence=True)
+    attack(config, images=images)
+    folder = tmp_path / "result"
+    assert all(each.holds for each in verifier(folder, net, images).claims())
+    document = json.loads((folder / "result.json").read_text())
+    arrays = read_npz((folder / "per_image.npz").read_bytes())
+    change(document, arrays)
+    (folder / "result.json").write_text(json.dumps(document))
+    forge(folder, "per_image", arrays, worst_case=change is not invented_worst_case)
+    with pytest.raises(CheckError) as caught:
+        verifier(folder, net, images)
+    assert caught.value.what == what
+
+
+def test_a_newer_schema_is_refused(attack: Attack, net: nn.Module, images: ImageSet, tmp_path: Path) -> None:
+    document = evaluated(attack, "Linf", "fgsm")
+    document["schema_version"] = 2
+    (tmp_path / "result" / "result.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="has schema version 2; this awpbench reads 1"):
+        verifier(tmp_path / "result", net, images)
+
+
+@pytest.mark.parametrize(("n", "lost", "holds"), [(2, 1, False), (4, 1, True), (20, 2, True), (20, 3, False)])
+def test_a_few_images_may_differ_but_not_a_quarter_of_them(n: int, lost: int, holds: bool) -> None:
+    assert Again("fgsm", n, n, n - lost, ()).holds is holds
+
+
 def test_images_attacked_afresh_fare_as_before(
     attack: Attack, net: nn.Module, images: ImageSet, tmp_path: Path
 ) -> None:
@@ -173,7 +239,7 @@ def corrupted(data: bytes, draws: np.random.RandomState) -> bytes:
     return bytes(changed)
 
 
-def forge(folder: Path, name: str, arrays: dict[str, Any]) -> None:
+def forge(folder: Path, name: str, arrays: dict[str, Any], worst_case: bool = True) -> None:
     """Change an array file and put all hashes and counts of result.json right again."""
     data = npz_bytes(arrays)
     (folder / f"{name}.npz").write_bytes(data)
@@ -182,6 +248,11 @@ def forge(folder: Path, name: str, arrays: dict[str, Any]) -> None:
     if name == "per_image":
         for attack, each in document["attacks"].items():
             each |= results._score(arrays[f"{attack}.fooled"])
+        tables = {each: results.Table.empty(found["n"]) for each, found in document["attacks"].items()}
+        for attack, table in tables.items():
+            table.fooled[:] = arrays[f"{attack}.fooled"]
+        if worst_case:
+            document["worst_case"] = results.worst_case(tables)
     document["hashes"]["document"] = results.digest(document)
     (folder / "result.json").write_text(json.dumps(document))
 
