@@ -99,6 +99,7 @@ def _decimal(exact: Fraction) -> str | None:
 
 Norm = Literal["Linf", "L2"]
 Precision = Literal["fp32", "bf16-attack"]  # of attacks; every reported accuracy comes from the fp32 net
+TrainingPrecision = Literal["fp32", "bf16-attack", "bf16"]  # bf16: attack and update; weights are kept in fp32
 
 
 def check_budget(norm: str, eps: float, shape: tuple[int, ...] = ()) -> None:
@@ -119,7 +120,9 @@ def check_budget(norm: str, eps: float, shape: tuple[int, ...] = ()) -> None:
 
 
 LARGEST_SEED = 2**63 - 1  # that torch takes
-Schedule = Literal["piecewise", "cosine", "cyclic"]
+Schedule = Literal["piecewise", "cosine", "cyclic", "linear", "one-drop", "multi-decay"]
+Augmentation = Literal["crop-flip", "crop-flip-rotate", "none"]
+SizeNorm = Literal["l1", "l2"]
 
 
 def check_step(norm: str, step_size: float, eps: float) -> None:
@@ -171,21 +174,41 @@ class TrainConfig(BaseModel):
     width: int | None = Field(default=None, ge=1)
     normalization: Literal["meanstd", "none"]
     defense: str
+    loss: str | None = None  # the defense whose attack and loss finetuning and rst take
+    init_from: str | None = None  # a checkpoint to start from
+    init_weights: str | None = None  # SHA-256 of its weights
+    unlabelled: str | None = None  # a file of images with pseudo-labels
+    unlabelled_fingerprint: str | None = None  # of those images and labels
+    unlabelled_fraction: float = Field(default=0.5, gt=0, lt=1)  # of a batch
+    unlabelled_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)  # lambda of AWP paper, Eq. 4
     norm: Norm
     eps: Ratio
     steps: int = Field(ge=0)
     step_size: Ratio
     beta: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     awp: bool = False
+    rwp: bool = False  # a random perturbation in place of the adversarial one
     awp_gamma: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     awp_warmup: int = Field(default=0, ge=0)  # epochs without perturbation at the start
+    awp_steps: int = Field(default=1, ge=1)  # K2: ascent steps in the weights
+    awp_alternations: int = Field(default=1, ge=1)  # A: rounds of attack and ascent in a step
+    awp_size: SizeNorm = "l2"  # the norm that measures weights and perturbation
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0, allow_inf_nan=False)
     schedule: Schedule
+    lr_end: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # of the cosine
     momentum: float = Field(ge=0, lt=1)
+    nesterov: bool = False
     weight_decay: float = Field(ge=0, allow_inf_nan=False)
-    augmentation: Literal["crop-flip", "none"]
+    l1: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # times the sum of |w|, added to the loss
+    l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # weight decay of convolutions and linear layers only
+    mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # alpha of the Beta distribution
+    cutout: int = Field(default=0, ge=0)  # side of the square, in pixels
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)  # decay of the averaged weights; 0: none are kept
+    patience: int | None = Field(default=None, ge=1)  # measurements without a better best.pt before training ends
+    augmentation: Augmentation
     padding: Literal["reflect", "zero"]
     train_examples: int | None = Field(default=None, ge=1)
     validation_examples: int = Field(ge=0)
@@ -193,7 +216,9 @@ class TrainConfig(BaseModel):
     track_every: int = Field(default=1, ge=1)  # epochs between measurements of robustness
     track_examples: int | None = Field(default=1000, ge=1)  # training images measured; None: all
     track_steps: int = Field(default=20, ge=1)  # of the PGD that measures
-    precision: Precision = "fp32"  # of the attack in training; accuracies are measured in fp32
+    precision: TrainingPrecision = "fp32"  # of training; accuracies are measured in fp32
+    compile: bool = False  # torch.compile
+    compat: tuple[str, ...] = ()  # known mistakes of public code to repeat, by name
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     @model_validator(mode="after")

@@ -163,7 +163,7 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         (
             {"schedule": "cosin"},
             "there is no --schedule called 'cosin'",
-            "Did you mean 'cosine'? Known: piecewise, cosine, cyclic.",
+            "Did you mean 'cosine'? Known: piecewise, cosine, cyclic, linear, one-drop, multi-decay.",
         ),
         ({"padding": 3}, "--padding is 3: Input should be 'reflect' or 'zero'", "Give another --padding."),
         ({"norm": "linf"}, "there is no norm called 'linf'", "Did you mean 'Linf'? Known: Linf, L2."),

@@ -29,6 +29,19 @@ def train(
     awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
     awp_gamma: Annotated[float | None, typer.Option(help="Size of the perturbation relative to the weights.")] = None,
     awp_warmup: Annotated[int | None, typer.Option(help="Epochs without perturbation at the start.")] = None,
+    rwp: Annotated[bool | None, typer.Option("--rwp/--no-rwp", help="With random weight perturbation.")] = None,
+    awp_steps: Annotated[int | None, typer.Option(help="Ascent steps in the weights (K2).")] = None,
+    awp_alternations: Annotated[
+        int | None, typer.Option(help="Rounds of attack and ascent in the weights in a step (A).")
+    ] = None,
+    awp_size: Annotated[str | None, typer.Option(help="l2 or l1: what measures the size of the perturbation.")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Checkpoint to start from (finetuning: its head is replaced).")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="Of finetuning and rst: at, trades or mart.")] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="Of rst: file of images with pseudo-labels.")] = None,
+    unlabelled_fraction: Annotated[float | None, typer.Option(help="Of rst: their share of a batch.")] = None,
+    unlabelled_weight: Annotated[float | None, typer.Option(help="Of rst: lambda, the weight of their loss.")] = None,
     dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits")] = None,
     norm: Annotated[str | None, typer.Option(help="Linf or L2")] = None,
     eps: Annotated[str | None, typer.Option(help="Budget in pixels' units, such as 8/255.")] = None,
@@ -42,10 +55,27 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="piecewise, cosine or cyclic")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="piecewise, cosine, cyclic, linear, one-drop, multi-decay")
+    ] = None,
+    lr_end: Annotated[float | None, typer.Option(help="Learning rate at the end of the cosine.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    nesterov: Annotated[bool | None, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay of SGD.")] = None,
-    augmentation: Annotated[str | None, typer.Option(help="crop-flip or none")] = None,
+    l1: Annotated[float | None, typer.Option(help="Weight of the sum of |w| in the loss.")] = None,
+    l2: Annotated[
+        float | None, typer.Option(help="Weight decay of convolutions and linear layers, in place of --weight-decay.")
+    ] = None,
+    mixup: Annotated[
+        float | None, typer.Option(help="Mix pairs of images and labels with a share from Beta(a, a).")
+    ] = None,
+    cutout: Annotated[int | None, typer.Option(help="Side of a square to black out, in pixels.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the label spread over all classes.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights, which are measured and saved.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many measurements without a better best.pt.")
+    ] = None,
+    augmentation: Annotated[str | None, typer.Option(help="crop-flip, crop-flip-rotate or none")] = None,
     padding: Annotated[str | None, typer.Option(help="reflect or zero, before the crop")] = None,
     train_examples: Annotated[int | None, typer.Option(help="Only the first so many training images.")] = None,
     validation_examples: Annotated[int | None, typer.Option(help="Training images set aside for validation.")] = None,
@@ -56,8 +86,9 @@ def train(
     track_examples: Annotated[int | None, typer.Option(help="Training images whose robustness is measured.")] = None,
     track_steps: Annotated[int | None, typer.Option(help="Steps of the PGD that measures.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, or bf16-attack for the attack of TRADES and MART.")
+        str | None, typer.Option(help="fp32, bf16-attack (the attack in bfloat16), or bf16 (the update too).")
     ] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="With torch.compile.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides weights, data order, augmentation and attack starts.")
     ] = None,
