@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from awpbench import foreign, models, rundir
+from awpbench import foreign, models, own_data, rundir
 from awpbench.config import Ratio, check_budget
-from awpbench.defaults import DATASETS
-from awpbench.errors import AwpbenchError, InputError, UsageError, lookup
+from awpbench.defaults import facts_of
+from awpbench.errors import AwpbenchError, InputError, UsageError
 
 FORMAT_VERSION = 1
 
@@ -292,8 +292,9 @@ def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise InputError(f"{path} lacks a part of a checkpoint, or has a bad one: {error}", _FETCH_AGAIN) from None
     try:
-        facts = lookup(DATASETS, "data set", str(checkpoint.dataset))
-        check_budget(str(checkpoint.threat_norm), Ratio.parse(str(checkpoint.threat_eps)).value, facts.shape)
+        dataset, spec = str(checkpoint.dataset), checkpoint.model_spec
+        shape = spec.shape if own_data.is_own(dataset) else facts_of(dataset).shape
+        check_budget(str(checkpoint.threat_norm), Ratio.parse(str(checkpoint.threat_eps)).value, shape)
     except UsageError as error:
         raise InputError(f"{path} cannot be what it says: {error.what}", _FETCH_AGAIN) from None
     _check_tensors(path, checkpoint.state_dict)
@@ -363,7 +364,7 @@ def _first(kind: str, items: list[str]) -> list[str]:
 
 
 def _check_dataset(checkpoint: Checkpoint, dataset: str) -> None:
-    spec, facts = checkpoint.model_spec, lookup(DATASETS, "data set", dataset)
+    spec, facts = checkpoint.model_spec, facts_of(dataset)
     if (spec.shape, spec.classes) != (facts.shape, facts.classes):
         net, data = ("{}x{}x{} images of {} classes".format(*side.shape, side.classes) for side in (spec, facts))
         what = f"{checkpoint.path} takes {net}, and {dataset} has {data}"

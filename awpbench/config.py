@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from awpbench import own_data
 from awpbench.errors import UsageError, hint, lookup
 
 M = TypeVar("M", bound=BaseModel)
@@ -250,4 +251,4 @@ class TrainConfig(BaseModel):
         """Name a run folder: `cifar10-prn18-w16-trades-awp-s0`."""
         width = [f"w{self.width}"] if self.width else []
         awp = ["awp"] if self.awp else []
-        return "-".join([self.dataset, self.architecture, *width, self.defense, *awp, f"s{self.seed}"])
+        return "-".join([own_data.slug(self.dataset), self.architecture, *width, self.defense, *awp, f"s{self.seed}"])

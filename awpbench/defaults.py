@@ -8,24 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from awpbench import own_data
 from awpbench.config import Ratio, TrainConfig, check_budget, of_file, validated
 from awpbench.errors import InputError, UsageError, lookup
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A data set's shape `(C, H, W)`, its published normalisation, and the field's usual budgets on it."""
+    """A data set's shape `(C, H, W)`, its published normalisation, and the field's usual budgets and settings on it."""
 
     classes: int
     shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    eps_linf: str
-    eps_l2: str
+    mean: tuple[float, ...] | None  # None: of the user's own images, and computed from them
+    std: tuple[float, ...] | None
+    eps_linf: str | None  # None: there is no usual one
+    eps_l2: str | None
     augmentation: str
     padding: str
     validation: int
     model: str  # a net that fits the images
+    step_linf: tuple[int, int] = (1, 4)  # of eps, in the dialect awp
+    lr: float | None = None  # None: as everywhere
+    at_warmup_share: float | None = None  # of the epochs before AWP starts in AT; None: the defense's
 
 
 DATASETS = {
@@ -41,7 +45,35 @@ DATASETS = {
         1000,
         "prn18",
     ),
+    "cifar100": DatasetFacts(
+        100,
+        (3, 32, 32),
+        (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+        (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+        "8/255",
+        "128/255",
+        "crop-flip-rotate",
+        "zero",
+        1000,
+        "prn18",
+    ),
+    "svhn": DatasetFacts(
+        10,
+        (3, 32, 32),
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        "8/255",
+        "128/255",
+        "none",
+        "zero",
+        1000,
+        "prn18",
+        step_linf=(1, 8),
+        lr=0.01,
+        at_warmup_share=0.025,  # 5 of 200 epochs
+    ),
     "mnist": DatasetFacts(10, (1, 28, 28), (0.1307,), (0.3081,), "0.3", "2", "none", "zero", 1000, "small-cnn"),
+    "fashion-mnist": DatasetFacts(10, (1, 28, 28), (0.286,), (0.353,), "0.1", None, "none", "zero", 1000, "small-cnn"),
     "digits": DatasetFacts(10, (1, 8, 8), (0.3057,), (0.3761,), "0.15", "0.5", "none", "zero", 200, "small-cnn"),
 }
 
@@ -120,15 +152,57 @@ class Resolved:
     source: str
 
 
+def facts_of(dataset: str) -> DatasetFacts:
+    """Return what is known of a data set of ours, or of the user's own `.npz` file or folder, read from its files.
+
+    Raises UsageError for an unknown name, InputError as `own_data.read`.
+    """
+    if dataset not in DATASETS:
+        dataset = own_data.spelled(dataset)
+    if not own_data.is_own(dataset):
+        return lookup(DATASETS, "data set", dataset)
+    own = own_data.facts(dataset)
+    small = min(own.shape[1:]) < 32
+    return DatasetFacts(
+        classes=own.classes,
+        shape=own.shape,
+        mean=None,
+        std=None,
+        eps_linf=None,
+        eps_l2=None,
+        augmentation="none",
+        padding="zero",
+        validation=min(1000, own.train // 10),
+        model="small-cnn" if small else "prn18",
+    )
+
+
+def normalization_of(dataset: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel: the published ones, or those of the user's training images."""
+    facts = facts_of(dataset)
+    if facts.mean is not None and facts.std is not None:
+        return facts.mean, facts.std
+    return own_data.statistics(own_data.read(own_data.spelled(dataset), "train")[0])
+
+
 def default_eps(dataset: str, norm: str) -> Ratio:
-    """Return the field's usual budget on a data set."""
-    facts = lookup(DATASETS, "data set", dataset)
-    return Ratio.parse(facts.eps_linf if norm == "Linf" else facts.eps_l2)
+    """Return the field's usual budget on a data set. Raises UsageError where there is none."""
+    facts = facts_of(dataset)
+    usual = facts.eps_linf if norm == "Linf" else facts.eps_l2
+    if usual is None:
+        raise UsageError(f"there is no usual budget on {dataset} in {norm}", "Give one, such as --eps 8/255.")
+    return Ratio.parse(usual)
 
 
-def awp_dialect_step(norm: str, eps: Ratio) -> Ratio:
-    """Return the AWP code's step size: eps/4 in L-inf, eps * 15/128 in L2."""
-    return eps.times(1, 4) if norm == "Linf" else eps.times(15, 128)
+def awp_dialect_step(norm: str, dataset: str) -> tuple[int, int]:
+    """Return the AWP code's step size as a share of eps: 1/4 (SVHN 1/8) in L-inf, 15/128 in L2."""
+    return facts_of(dataset).step_linf if norm == "Linf" else (15, 128)
+
+
+def dialect_source(norm: str, dataset: str) -> str:
+    """Say where the share comes from."""
+    usual = awp_dialect_step(norm, dataset) in ((1, 4), (15, 128))
+    return "dialect awp" if usual else f"dialect awp, data set {dataset}"
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -159,15 +233,22 @@ def resolve_training(
     def settle(key: str, value: Any, source: str = "default") -> Any:
         return found.setdefault(key, Resolved(value, source)).value
 
+    given = settle("dataset", COMMON["dataset"])
+    facts = facts_of(given)
+    dataset = given if given in DATASETS else own_data.spelled(given)
+    found["dataset"] = Resolved(dataset, found["dataset"].source)
+    of_data = f"data set {dataset}"
+    settle("architecture", facts.model, of_data)
+    if facts.lr is not None:
+        settle("lr", facts.lr, of_data)
     for key, value in COMMON.items():
         settle(key, value)
-    dataset, defense, norm = (found[key].value for key in ("dataset", "defense", "norm"))
+    defense, norm = (found[key].value for key in ("defense", "norm"))
     check_budget(norm, 0.0)
-    facts, method = lookup(DATASETS, "data set", dataset), lookup(DEFENSES, "defense", defense)
-    of_data, of_defense = f"data set {dataset}", f"defense {defense}"
-    eps = Ratio.parse(settle("eps", default_eps(dataset, norm), of_data))
+    method, of_defense = lookup(DEFENSES, "defense", defense), f"defense {defense}"
+    eps = Ratio.parse(found["eps"].value if "eps" in found else settle("eps", default_eps(dataset, norm), of_data))
     settle("steps", method.steps, of_defense)
-    settle("step_size", awp_dialect_step(norm, eps), "dialect awp")
+    settle("step_size", eps.times(*awp_dialect_step(norm, dataset)), dialect_source(norm, dataset))
     settle("normalization", method.normalization, of_defense)
     if defense == "mart" and str(found["architecture"].value).startswith("wrn-"):
         settle("beta", MART_BETA_WRN, "defense mart, wide residual network")
@@ -181,6 +262,8 @@ def resolve_training(
     settle("validation_examples", facts.validation, of_data)
     if found["awp"].value:
         settle("awp_gamma", method.awp_gamma, of_defense)
+        if defense == "at" and facts.at_warmup_share is not None:
+            settle("awp_warmup", round(facts.at_warmup_share * found["epochs"].value), f"{of_defense} on {of_data}")
         settle("awp_warmup", round(method.awp_warmup_share * found["epochs"].value), of_defense)
     elif found.get("awp_gamma") or found.get("awp_warmup"):
         raise UsageError("--awp-gamma and --awp-warmup belong to AWP, which is off", "Add --awp, or leave them out.")

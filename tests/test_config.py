@@ -141,7 +141,7 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         (
             {"dataset": "cifar-10"},
             "there is no data set called 'cifar-10'",
-            "Did you mean 'cifar10'? Known: cifar10, mnist, digits.",
+            "Did you mean 'cifar10'? Known: cifar10, cifar100, svhn, mnist, fashion-mnist, digits.",
         ),
         (
             {"awp": True, "epochs": 5, "awp_warmup": 5},

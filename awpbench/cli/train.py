@@ -23,7 +23,10 @@ RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIM
 
 
 def train(
-    arch: Annotated[str, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, small-cnn")],
+    arch: Annotated[
+        str | None,
+        typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the data set's usual one."),
+    ] = None,
     *,
     method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
     awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
@@ -42,7 +45,9 @@ def train(
     unlabelled: Annotated[str | None, typer.Option(help="Of rst: file of images with pseudo-labels.")] = None,
     unlabelled_fraction: Annotated[float | None, typer.Option(help="Of rst: their share of a batch.")] = None,
     unlabelled_weight: Annotated[float | None, typer.Option(help="Of rst: lambda, the weight of their loss.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="cifar10, cifar100, svhn, mnist, fashion-mnist, digits, or the path of your own")
+    ] = None,
     norm: Annotated[str | None, typer.Option(help="Linf or L2")] = None,
     eps: Annotated[str | None, typer.Option(help="Budget in pixels' units, such as 8/255.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the attack in training.")] = None,
@@ -109,7 +114,7 @@ def train(
 
     elsewhere = ("arch", "method", "config", "out", "force", "device", "data_dir", "offline", "dry_run", "as_json")
     flags = {key: value for key, value in given.items() if key not in elsewhere}
-    flags |= {"architecture": models.canonical(arch), "defense": method}
+    flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
     resolved, sources = resolve_training(flags, read_config_file(Path(config)) if config else None)
     run = Path(out or Path("runs") / resolved.name())
     if dry_run:

@@ -37,7 +37,7 @@ def verify_command(
     as_json: common.JsonOption = False,
 ) -> None:
     """Compute every accuracy of a result again from its stored adversarial images, and name every image that fails."""
-    from awpbench.defaults import DATASETS
+    from awpbench.defaults import facts_of
     from awpbench.evaluation.results import Result
     from awpbench.evaluation.subject import as_recorded
     from awpbench.evaluation.verify import Verifier
@@ -53,7 +53,7 @@ def verify_command(
     facts = {"dataset": document["dataset"], "norm": document["norm"]}
     subject = as_recorded(chosen_subject(nets, weights, arch, width, None, **facts), document)
     images, on = load_images(document["dataset"], data_dir, offline), common.resolve_device(device)
-    classes = DATASETS[document["dataset"]].classes
+    classes = facts_of(document["dataset"]).classes
     verifier = Verifier(folder, subject.net, images, classes=classes, device=on)
     claims = verifier.claims()
     again = _again(verifier, reattack, seed) if reattack else []

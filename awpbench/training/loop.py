@@ -20,9 +20,9 @@ from awpbench import checkpoints, defenses, rundir
 from awpbench.attack_model import AttackModel
 from awpbench.checkpoints import ModelSpec
 from awpbench.config import TrainConfig
-from awpbench.data.augment import crop_flip
+from awpbench.data.augment import augment
 from awpbench.data.images import DataSet, ImageSet
-from awpbench.defaults import DATASETS
+from awpbench.defaults import normalization_of
 from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
@@ -144,15 +144,16 @@ def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
 
 
 def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
-    facts = DATASETS[config.dataset]
-    normalized = config.normalization == "meanstd"
+    mean, std = None, None
+    if config.normalization == "meanstd":
+        mean, std = data.normalization or normalization_of(config.dataset)
     return ModelSpec(
         architecture=config.architecture,
         width=config.width,
         classes=data.classes,
         shape=data.shape,
-        mean=facts.mean if normalized else None,
-        std=facts.std if normalized else None,
+        mean=mean,
+        std=std,
     )
 
 
@@ -181,10 +182,8 @@ def one_step(
     """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`."""
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
-    if config.augmentation == "crop-flip":
-        x = crop_flip(
-            x, padding=config.padding, generator=generator("cpu", config.seed, "augment", state.epoch, state.step)
-        )
+    draws = generator("cpu", config.seed, "augment", state.epoch, state.step)
+    x = augment(x, config.augmentation, padding=config.padding, generator=draws)
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
         group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
