@@ -62,7 +62,10 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Hold a data set's three splits; `shape` is (C, H, W), and `validation` is empty where none was set aside."""
+    """Hold a data set's three splits; `shape` is (C, H, W), and `validation` is empty where none was set aside.
+
+    `unlabelled` are images with pseudo-labels, for a defense that trains on some.
+    """
 
     name: str
     classes: int
@@ -70,6 +73,7 @@ class DataSet:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+    unlabelled: ImageSet | None = None
 
 
 def _form(values: Tensor) -> str:
