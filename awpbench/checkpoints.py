@@ -157,6 +157,17 @@ def save(path: Path, payload: Mapping[str, Any]) -> str:
     return digest
 
 
+def of_weights(net: nn.Module) -> str:
+    """Hash every parameter and buffer with its name, those that no state dict holds (the normalisation) included."""
+    digest = hashlib.sha256()
+    tensors: list[tuple[str, Tensor]] = [*net.named_parameters(), *net.named_buffers()]
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 

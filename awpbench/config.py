@@ -126,6 +126,15 @@ Augmentation = Literal["crop-flip", "crop-flip-rotate", "none"]
 SizeNorm = Literal["l1", "l2"]
 
 
+# Mistakes of public code that a recipe may repeat, each with the one defense and norm that it can occur in (None: any).
+COMPAT: Mapping[str, tuple[str, Norm | None]] = {
+    "hendrycks-attack-centre": ("at", "Linf"),
+    "svhn-l2-start": ("at", "L2"),
+    "first-batch-eval": ("at", None),
+}
+LENDERS = ("at", "trades", "mart")  # whose attack and loss finetuning and rst may take
+
+
 def check_step(norm: str, step_size: float, eps: float) -> None:
     """Raise UsageError for a step that moves nowhere or downhill, or in L-inf beyond all images (2/255, not 2).
 
@@ -235,9 +244,12 @@ class TrainConfig(BaseModel):
                 f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
                 "Give a smaller --awp-warmup or more --epochs.",
             )
-        if self.precision != "fp32" and self.defense in ("standard", "at"):
+        self._check_borrowing()
+        self._check_compat()
+        if self.precision != "fp32" and (self.loss or self.defense) in ("standard", "at"):
             raise UsageError(
-                f"--precision {self.precision} needs an attack in eval mode, and the one of {self.defense} is none",
+                f"--precision {self.precision} needs an attack in eval mode, and the one of "
+                f"{self.loss or self.defense} is none",
                 "Leave --precision out, or choose --method trades or mart.",
             )
         if self.select_on == "validation" and self.validation_examples == 0:
@@ -246,6 +258,44 @@ class TrainConfig(BaseModel):
                 "Give --validation-examples, or --select-on test.",
             )
         return self
+
+    def _check_borrowing(self) -> None:
+        """Hold finetuning and rst to what they need, and the others to nothing of it."""
+        borrows = self.defense in ("finetuning", "rst")
+        if borrows and self.loss not in LENDERS:
+            raise UsageError(
+                f"{self.defense} takes attack and loss of another defense, and {self.loss} lends none",
+                f"Give --loss {', '.join(LENDERS[:-1])} or {LENDERS[-1]}.",
+            )
+        if not borrows and self.loss is not None:
+            raise UsageError(f"--loss {self.loss} is for finetuning and rst", f"Leave it out, or --method {self.loss}.")
+        if self.defense == "finetuning" and self.init_from is None:
+            raise UsageError(
+                "finetuning starts from a pre-trained net, and none is given", "Add --init-from CHECKPOINT."
+            )
+        if (self.defense == "rst") != (self.unlabelled is not None):
+            raise UsageError(
+                "--method rst and --unlabelled FILE need each other",
+                "Make the file with: awpbench data pseudolabel --ckpt CHECKPOINT --images FILE --out FILE.npz",
+            )
+        if self.defense == "rst" and not 0 < self.pseudo_labelled() < self.batch_size:
+            raise UsageError(
+                f"of a batch of {self.batch_size}, {self.unlabelled_fraction:g} leaves one part without an image",
+                "Give a larger --batch-size, or an --unlabelled-fraction nearer to 0.5.",
+            )
+
+    def _check_compat(self) -> None:
+        for name in self.compat:
+            defense, norm = lookup(COMPAT, "compat name", name)
+            if (self.loss or self.defense) != defense or self.norm != (norm or self.norm):
+                where = f"the attack of {defense}" + (f" in {norm}" if norm else "")
+                raise UsageError(f"compat {name} is a mistake of {where}, which this run does not use", "Leave it out.")
+        if len(set(self.compat)) < len(self.compat):
+            raise UsageError("a name stands twice in compat", "Leave one of them out.")
+
+    def pseudo_labelled(self) -> int:
+        """Return how many images of a batch of rst have pseudo-labels."""
+        return round(self.unlabelled_fraction * self.batch_size)
 
     def name(self) -> str:
         """Name a run folder: `cifar10-prn18-w16-trades-awp-s0`."""

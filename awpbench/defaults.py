@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,19 @@ class DefenseDefaults:
     beta: float | None
     awp_gamma: float
     awp_warmup_share: float  # of the epochs: TRADES-AWP starts after 10 of 200
+    loss: str | None = None  # the defense whose attack and loss it takes, unless --loss names another
+    own: Mapping[str, Any] = field(default_factory=dict)  # values that it has other defaults for than COMMON
+
+    def lent_by(self, lender: DefenseDefaults) -> DefenseDefaults:
+        """Return these defaults with what belongs to the attack and the loss taken from another defense's."""
+        return replace(
+            self,
+            normalization=lender.normalization,
+            steps=lender.steps,
+            beta=lender.beta,
+            awp_gamma=lender.awp_gamma,
+            awp_warmup_share=lender.awp_warmup_share,
+        )
 
 
 DEFENSES = {
@@ -95,6 +108,26 @@ DEFENSES = {
     "at": DefenseDefaults("meanstd", None, 10, None, 0.01, 0.0),
     "trades": DefenseDefaults("none", "zero", 10, 6.0, 0.005, 0.05),
     "mart": DefenseDefaults("none", "zero", 10, 5.0, 0.005, 0.05),
+    "finetuning": DefenseDefaults(
+        "meanstd",
+        "zero",
+        10,
+        None,
+        0.01,
+        0.0,
+        loss="at",
+        own={"epochs": 50, "lr": 0.001, "schedule": "cosine", "lr_end": 1e-6, "nesterov": True},
+    ),
+    "rst": DefenseDefaults(
+        "none",
+        "zero",
+        10,
+        6.0,
+        0.005,
+        0.05,
+        loss="trades",
+        own={"normalization": "none", "batch_size": 256, "schedule": "cosine", "nesterov": True},
+    ),
 }
 
 MART_BETA_WRN = 6.0  # the public code's, which has 5 for ResNet-18
@@ -233,44 +266,52 @@ def resolve_training(
     def settle(key: str, value: Any, source: str = "default") -> Any:
         return found.setdefault(key, Resolved(value, source)).value
 
+    defense = settle("defense", COMMON["defense"])
+    of_defense, method = f"defense {defense}", lookup(DEFENSES, "defense", defense)
+    for key, value in method.own.items():
+        settle(key, value, of_defense)
+    if method.loss:
+        settle("loss", method.loss, of_defense)
     given = settle("dataset", COMMON["dataset"])
     facts = facts_of(given)
     dataset = given if given in DATASETS else own_data.spelled(given)
     found["dataset"] = Resolved(dataset, found["dataset"].source)
-    of_data = f"data set {dataset}"
+    of_data, of_loss, loss = f"data set {dataset}", of_defense, defense
     settle("architecture", facts.model, of_data)
     if facts.lr is not None:
         settle("lr", facts.lr, of_data)
     for key, value in COMMON.items():
         settle(key, value)
-    defense, norm = (found[key].value for key in ("defense", "norm"))
+    norm = found["norm"].value
     check_budget(norm, 0.0)
-    method, of_defense = lookup(DEFENSES, "defense", defense), f"defense {defense}"
+    if method.loss:
+        loss = found["loss"].value
+        method, of_loss = method.lent_by(lookup(DEFENSES, "defense", loss)), f"loss {loss}"
     eps = Ratio.parse(found["eps"].value if "eps" in found else settle("eps", default_eps(dataset, norm), of_data))
-    settle("steps", method.steps, of_defense)
+    settle("steps", method.steps, of_loss)
     settle("step_size", eps.times(*awp_dialect_step(norm, dataset)), dialect_source(norm, dataset))
-    settle("normalization", method.normalization, of_defense)
-    if defense == "mart" and str(found["architecture"].value).startswith("wrn-"):
-        settle("beta", MART_BETA_WRN, "defense mart, wide residual network")
-    settle("beta", method.beta, of_defense)
+    settle("normalization", method.normalization, of_loss)
+    if loss == "mart" and str(found["architecture"].value).startswith("wrn-"):
+        settle("beta", MART_BETA_WRN, f"{of_loss}, wide residual network")
+    settle("beta", method.beta, of_loss)
     settle("augmentation", facts.augmentation, of_data)
     if method.padding and facts.augmentation != "none":
-        settle("padding", method.padding, of_defense)
+        settle("padding", method.padding, of_loss)
     settle("padding", facts.padding, of_data)
     if found["select_on"].value == "test":
         settle("validation_examples", 0, "select-on test")
     settle("validation_examples", facts.validation, of_data)
     if found["awp"].value:
-        settle("awp_gamma", method.awp_gamma, of_defense)
-        if defense == "at" and facts.at_warmup_share is not None:
-            settle("awp_warmup", round(facts.at_warmup_share * found["epochs"].value), f"{of_defense} on {of_data}")
-        settle("awp_warmup", round(method.awp_warmup_share * found["epochs"].value), of_defense)
+        settle("awp_gamma", method.awp_gamma, of_loss)
+        if loss == "at" and facts.at_warmup_share is not None:
+            settle("awp_warmup", round(facts.at_warmup_share * found["epochs"].value), f"{of_loss} on {of_data}")
+        settle("awp_warmup", round(method.awp_warmup_share * found["epochs"].value), of_loss)
     elif found.get("awp_gamma") or found.get("awp_warmup"):
         raise UsageError("--awp-gamma and --awp-warmup belong to AWP, which is off", "Add --awp, or leave them out.")
     settle("awp_gamma", 0.0)
     settle("awp_warmup", 0)
     if method.beta is None and found["beta"].value is not None:
-        raise UsageError(f"the defense {defense} has no beta", "Leave --beta out, or choose --method trades or mart.")
+        raise UsageError(f"the defense {loss} has no beta", "Leave --beta out, or choose --method trades or mart.")
     config = validated(TrainConfig, {key: resolved.value for key, resolved in found.items()})
     check_budget(norm, eps.value, facts.shape)
     return config, {key: found[key].source for key in TrainConfig.model_fields}

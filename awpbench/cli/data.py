@@ -1,4 +1,4 @@
-"""`awpbench data`: fetch data sets ahead of their first use, and check those that are there."""
+"""`awpbench data`: fetch data sets ahead of their first use, check those that are there, and write parts of them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from tabulate import tabulate
 
 from awpbench import data, own_data
 from awpbench.cli import common
+from awpbench.cli.images import pseudolabel, subset
 from awpbench.errors import lookup
 
-app = typer.Typer(help="Fetch or check data sets.", no_args_is_help=True)
+app = typer.Typer(help="Fetch or check data sets, label images, cut out a part.", no_args_is_help=True)
+app.command()(pseudolabel)
+app.command()(subset)
 
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(data.DATASETS)}, or a path")]
 

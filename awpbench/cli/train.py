@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,9 @@ def train(
         typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the data set's usual one."),
     ] = None,
     *,
-    method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="standard, at, trades, mart, finetuning or rst")
+    ] = None,
     awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
     awp_gamma: Annotated[float | None, typer.Option(help="Size of the perturbation relative to the weights.")] = None,
     awp_warmup: Annotated[int | None, typer.Option(help="Epochs without perturbation at the start.")] = None,
@@ -121,12 +124,16 @@ def train(
         from awpbench.cli.plan import print_training_plan
 
         data = _load(resolved, data_dir, offline)
+        resolved = _bound(resolved, data, sources)
         on = common.resolve_device(device)
         places = common.places(out=run, out_flag=out, device=str(on), device_flag=device, data_dir=data_dir)
         print_training_plan(resolved, sources, data, places, on, as_json=as_json)
         return
     _refuse_to_overwrite(run, force)
     data, on = _load(resolved, data_dir, offline), common.resolve_device(device)
+    resolved = _bound(resolved, data, sources)
+    if resolved.init_from is not None and Path(resolved.init_from).resolve().is_relative_to(run.resolve()):
+        raise UsageError(f"{resolved.init_from} lies in the run folder itself", "Name another folder with --out.")
     _remove_old_run(run)
     _train(resolved, data, run, on, resume=False, as_json=as_json)
 
@@ -156,9 +163,10 @@ def resume(
 def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
     from awpbench import data
     from awpbench.cli.data import fetch_progress
+    from awpbench.data.files import load_unlabelled
 
     with fetch_progress() as progress:
-        return data.load(
+        found = data.load(
             config.dataset,
             data_dir=Path(data_dir) if data_dir else None,
             offline=offline,
@@ -166,6 +174,21 @@ def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
             train_examples=config.train_examples,
             progress=progress,
         )
+    if config.unlabelled is None:
+        return found
+    unlabelled = load_unlabelled(Path(config.unlabelled), shape=found.shape, classes=found.classes)
+    return replace(found, unlabelled=unlabelled)
+
+
+def _bound(config: TrainConfig, data: DataSet, sources: dict[str, str]) -> TrainConfig:
+    """Bind a run to the content of the files that it names, and say where their hashes came from."""
+    from awpbench.training.start import bound
+
+    found = bound(config, data)
+    for field, file in (("init_weights", "init_from"), ("unlabelled_fingerprint", "unlabelled")):
+        if getattr(found, field) != getattr(config, field):
+            sources[field] = f"the file of --{file.replace('_', '-')}"
+    return found
 
 
 def _refuse_to_overwrite(run: Path, force: bool) -> None:

@@ -65,6 +65,7 @@ class DataSet:
     """Hold a data set's three splits; `shape` is (C, H, W), and `validation` is empty where none was set aside.
 
     `normalization` is mean and standard deviation per channel of a user's own training images, else None.
+    `unlabelled` are images with pseudo-labels, for a defense that trains on some.
     """
 
     name: str
@@ -74,6 +75,7 @@ class DataSet:
     validation: ImageSet
     test: ImageSet
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    unlabelled: ImageSet | None = None
 
 
 def _form(values: Tensor) -> str:

@@ -23,10 +23,13 @@ from awpbench.config import TrainConfig
 from awpbench.data.augment import augment
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import normalization_of
+from awpbench.defenses.compat import repeated
 from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
+from awpbench.training import start
+from awpbench.training.batches import all_images, batch_weights, epoch_batches
 from awpbench.training.measure import measure
 from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
@@ -98,23 +101,33 @@ def train(
     Interrupted is raised. Raises CheckError when the loss is no longer finite: the weights of that step are not
     used, and `last.pt` still holds the end of the epoch before.
     """
-    state = _resumed(config, data, run, device) if resume else fresh(config, data, device)
-    train_images = data.train.to(device)
+    if resume:
+        start.check_unlabelled(config, data)
+        state = _resumed(config, data, run, device)
+    else:
+        config = start.bound(config, data)
+        state = fresh(config, data, device)
+    train_images = all_images(data).to(device)
     attack_model = eval_mode_copy(state, config)
     if not resume:
         rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json"))
         _save_last(state, config, data, run)
     while state.epoch < config.epochs:
         started, resumed_at = time.perf_counter(), state.step
-        order = torch.randperm(
-            len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
-        )
-        batches = torch.split(order, config.batch_size)
+        batches = epoch_batches(config, data, state.epoch)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
+            weights = batch_weights(config, data, batch)
             with suppress(HalfStep), whole_or_nothing(state.model, stop) as pulse:
                 outcome = one_step(
-                    state, config, train_images, batch, attack_model, steps_per_epoch=len(batches), pulse=pulse
+                    state,
+                    config,
+                    train_images,
+                    batch,
+                    attack_model,
+                    steps_per_epoch=len(batches),
+                    weights=weights,
+                    pulse=pulse,
                 )
                 state.sums.add(outcome, len(batch))
                 state.step += 1
@@ -129,16 +142,19 @@ def train(
 
 
 def fresh(config: TrainConfig, data: DataSet, device: torch.device) -> State:
-    """Build a net with weights drawn from the seed alone, and its optimiser."""
+    """Build a net with weights drawn from the seed, or loaded where a checkpoint is named, and its optimiser."""
+    spec = _model_spec(config, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = _model_spec(config, data).build()
+        model = spec.build()
+    if config.init_from is not None:
+        start.fill(model, spec, config)
     return _state(model, config, device)
 
 
 def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
     """Return the fast copy that a defense attacks in eval mode, None for an attack in train mode."""
-    if defenses.get(config.defense).attack_mode == "train":
+    if defenses.get(config.defense, config.loss).attack_mode == "train":
         return None
     return AttackModel(state.model, config.precision)
 
@@ -177,20 +193,28 @@ def one_step(
     attack_model: AttackModel | None,
     *,
     steps_per_epoch: int,
+    weights: Tensor | None = None,
     pulse: Callable[[], None] = lambda: None,
 ) -> StepOutcome:
-    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`."""
+    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`.
+
+    `weights` `(N,)` say how much each image counts in the loss, all the same where there are none.
+    """
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
     draws = generator("cpu", config.seed, "augment", state.epoch, state.step)
     x = augment(x, config.augmentation, padding=config.padding, generator=draws)
+    defense = defenses.get(config.defense, config.loss)
+    hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
+    if weights is not None:
+        hyper["weights"] = weights.to(device=device, dtype=x.dtype)
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
         group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
     return training_step(
         state.model,
         state.optimizer,
-        defenses.get(config.defense),
+        repeated(defense, config.compat, epoch=state.epoch, step=state.step),
         x.contiguous(memory_format=layout(state.model)),
         y,
         threat=ThreatModel(config.norm, config.eps.value),
@@ -198,7 +222,7 @@ def one_step(
         step_size=config.step_size.value,
         gamma=config.awp_gamma if config.awp and state.epoch >= config.awp_warmup else 0.0,
         generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
-        hyper={} if config.beta is None else {"beta": config.beta},
+        hyper=hyper,
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def training_step(
     step_size: float,
     gamma: float,
     generator: Draws,
-    hyper: Mapping[str, float],
+    hyper: Mapping[str, Any],
     attack_model: AttackModel | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
@@ -59,10 +60,10 @@ def training_step(
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
     `x` is `(N, C, H, W)` in [0, 1]. A defense whose attack runs in eval mode attacks `attack_model`, a folded copy of
-    the net that is refreshed first, when one is given. `guard` sees the loss before the weights change and may raise;
-    `pulse` is called at every forward pass before that and may raise as well: then the weights are those from before
-    the step. Batch-norm running statistics see the attack's forwards (in train mode) and the update's, not the
-    ascent's.
+    the net that is refreshed first, when one is given. `hyper` are the loss's own hyperparameters, and `weights` `(N,)`
+    where images count differently. `guard` sees the loss before the weights change and may raise; `pulse` is called at
+    every forward pass before that and may raise as well: then the weights are those from before the step. Batch-norm
+    running statistics see the attack's forwards (in train mode) and the update's, not the ascent's.
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
