@@ -65,6 +65,8 @@ DEFENSES = {
     "mart": DefenseDefaults("none", "zero", 10, 5.0, 0.005, 0.05),
 }
 
+OF_AWP = ("awp_gamma", "awp_warmup", "awp_steps", "awp_alternations", "awp_size")  # mean nothing without --awp or --rwp
+
 MART_BETA_WRN = 6.0  # the public code's, which has 5 for ResNet-18
 
 COMMON: dict[str, Any] = {
@@ -159,6 +161,9 @@ def resolve_training(
     def settle(key: str, value: Any, source: str = "default") -> Any:
         return found.setdefault(key, Resolved(value, source)).value
 
+    if "l2" in found and found["l2"].value:
+        settle("weight_decay", 0.0, "l2")
+    given_of_awp = [f"--{key.replace('_', '-')}" for key in OF_AWP if key in found]
     for key, value in COMMON.items():
         settle(key, value)
     dataset, defense, norm = (found[key].value for key in ("dataset", "defense", "norm"))
@@ -179,15 +184,19 @@ def resolve_training(
     if found["select_on"].value == "test":
         settle("validation_examples", 0, "select-on test")
     settle("validation_examples", facts.validation, of_data)
-    if found["awp"].value:
+    if found["awp"].value or found["rwp"].value:
         settle("awp_gamma", method.awp_gamma, of_defense)
         settle("awp_warmup", round(method.awp_warmup_share * found["epochs"].value), of_defense)
-    elif found.get("awp_gamma") or found.get("awp_warmup"):
-        raise UsageError("--awp-gamma and --awp-warmup belong to AWP, which is off", "Add --awp, or leave them out.")
+    elif given_of_awp:
+        what = f"{', '.join(given_of_awp)} would do nothing: AWP and RWP are off"
+        raise UsageError(what, "Add --awp or --rwp, or leave them out.")
     settle("awp_gamma", 0.0)
     settle("awp_warmup", 0)
     if method.beta is None and found["beta"].value is not None:
         raise UsageError(f"the defense {defense} has no beta", "Leave --beta out, or choose --method trades or mart.")
     config = validated(TrainConfig, {key: resolved.value for key, resolved in found.items()})
     check_budget(norm, eps.value, facts.shape)
+    if config.cutout > min(facts.shape[1:]):
+        what = f"--cutout is {config.cutout}, and the images have {facts.shape[1]}x{facts.shape[2]} pixels"
+        raise UsageError(what, "Give a side that fits into them.")
     return config, {key: found[key].source for key in TrainConfig.model_fields}

@@ -150,8 +150,8 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         ),
         (
             {"awp_gamma": 0.01},
-            "--awp-gamma and --awp-warmup belong to AWP, which is off",
-            "Add --awp, or leave them out.",
+            "--awp-gamma would do nothing: AWP and RWP are off",
+            "Add --awp or --rwp, or leave them out.",
         ),
         (
             {"validation_examples": 0},
