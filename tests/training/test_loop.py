@@ -229,6 +229,18 @@ def test_training_ends_when_patience_is_lost_and_resuming_then_does_nothing(digi
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("defense", ["standard", "at", "trades", "mart"])
+def test_awp_with_gamma_zero_trains_as_if_it_were_off(defense: str, digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense=defense, epochs=1, steps=0 if defense == "standard" else 2)
+    zero = {"awp": True, "awp_gamma": 0.0, "awp_steps": 3, "awp_alternations": 2}  # which the command line refuses
+    run(cfg, digits, tmp_path / "off")
+    run(cfg.model_copy(update=zero), digits, tmp_path / "zero")
+    assert (tmp_path / "off/metrics.jsonl").read_bytes() == (tmp_path / "zero/metrics.jsonl").read_bytes()
+    one, other = (checkpoints.load(tmp_path / part / "last.pt") for part in ("off", "zero"))
+    assert equal(one.state_dict, other.state_dict)
+    assert equal(one.optimizer, other.optimizer)
+
+
 def test_a_signal_while_robustness_is_measured_loses_nothing(digits: DataSet, tmp_path: Path) -> None:
     cfg = config(defense="at", epochs=2)
     run(cfg, digits, tmp_path / "whole")
