@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 
 _FETCH_AGAIN = "Copy or download the file again."
 _RESAVE = "Have someone who trusts it save only the weights: torch.save(model.state_dict(), 'x.pt')."
-_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress")
+_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress", "averaged")
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -94,7 +94,8 @@ def _per_channel(values: Any, channels: int, *, divisor: bool = False) -> tuple[
 class Checkpoint:
     """A checkpoint in memory, on the CPU; what a foreign state dict does not tell is None.
 
-    `step` counts the steps done within the epoch (0 between epochs); only a `last.pt` has `optimizer` and `progress`.
+    `step` counts the steps done within the epoch (0 between epochs); only a `last.pt` has `optimizer` and `progress`,
+    and that of a run with averaged weights has them as `averaged`.
     """
 
     path: Path
@@ -112,6 +113,7 @@ class Checkpoint:
     metrics: Any = None
     optimizer: dict[str, Any] | None = None
     progress: Any = None
+    averaged: dict[str, Tensor] | None = None
 
     def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Build the net with these weights in eval mode on the CPU; it shares no memory with the checkpoint."""
@@ -309,6 +311,7 @@ def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
     except UsageError as error:
         raise InputError(f"{path} cannot be what it says: {error.what}", _FETCH_AGAIN) from None
     _check_tensors(path, checkpoint.state_dict)
+    _check_tensors(path, checkpoint.averaged or {})
     return checkpoint
 
 

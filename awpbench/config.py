@@ -235,15 +235,8 @@ class TrainConfig(BaseModel):
     def _make_sense(self) -> TrainConfig:
         check_budget(self.norm, self.eps.value)
         check_step(self.norm, self.step_size.value, self.eps.value)
-        if self.awp and self.awp_gamma == 0:
-            raise UsageError(
-                "AWP with gamma 0 would never perturb anything", "Give an --awp-gamma above 0, or --no-awp."
-            )
-        if self.awp and self.awp_warmup >= self.epochs:
-            raise UsageError(
-                f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
-                "Give a smaller --awp-warmup or more --epochs.",
-            )
+        self._check_perturbation()
+        self._check_regularisers()
         self._check_borrowing()
         self._check_compat()
         if self.precision != "fp32" and (self.loss or self.defense) in ("standard", "at"):
@@ -297,8 +290,50 @@ class TrainConfig(BaseModel):
         """Return how many images of a batch of rst have pseudo-labels."""
         return round(self.unlabelled_fraction * self.batch_size)
 
+    def _check_perturbation(self) -> None:
+        kind = "RWP" if self.rwp else "AWP"
+        if self.awp and self.rwp:
+            raise UsageError("a perturbation of the weights is adversarial or random", "Give --awp or --rwp, not both.")
+        if (self.awp or self.rwp) and self.awp_gamma == 0:
+            what = f"{kind} with gamma 0 would never perturb anything"
+            raise UsageError(what, f"Give an --awp-gamma above 0, or --no-{kind.lower()}.")
+        if (self.awp or self.rwp) and self.awp_warmup >= self.epochs:
+            raise UsageError(
+                f"{kind} would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
+                "Give a smaller --awp-warmup or more --epochs.",
+            )
+        if self.rwp and (self.awp_steps, self.awp_alternations) != (1, 1):
+            what = "RWP draws once a step: it has no ascent steps and no alternations"
+            raise UsageError(what, "Leave --awp-steps and --awp-alternations out, or choose --awp.")
+        shape = (self.awp_gamma, self.awp_warmup, self.awp_steps, self.awp_alternations, self.awp_size)
+        if not (self.awp or self.rwp) and shape != (0.0, 0, 1, 1, "l2"):
+            raise UsageError(
+                "a size of the weights' perturbation is given, but there is none",
+                "Add --awp or --rwp, or leave it out.",
+            )
+
+    def _check_regularisers(self) -> None:
+        method = self.loss or self.defense
+        if self.l2 and self.weight_decay:
+            what = f"--l2 takes the place of --weight-decay, which is {self.weight_decay:g}"
+            raise UsageError(what, "Leave --weight-decay or --l2 out.")
+        if self.mixup and (method not in ("standard", "at") or self.defense == "rst"):
+            what = f"mixup mixes the labels that a cross-entropy is taken of, and {self.defense} needs whole ones"
+            raise UsageError(what, "Leave --mixup out, or choose --method at or standard.")
+        if self.mixup and (self.awp or self.rwp):
+            what = "mixup is defined without a perturbation of the weights, as in the public code"
+            raise UsageError(what, "Leave --mixup out, or --awp and --rwp.")
+        if self.label_smoothing and method == "mart":
+            what = "MART's loss reads the probability of one label and has no place for smoothed ones"
+            raise UsageError(what, "Leave --label-smoothing out, or choose another --method.")
+        if self.nesterov and self.momentum == 0:
+            raise UsageError("--nesterov needs a momentum, which is 0", "Give a --momentum above 0, or --no-nesterov.")
+        if self.lr_end and (self.schedule != "cosine" or self.lr_end > self.lr):
+            what = f"--lr-end is where the cosine ends, at most --lr: it is {self.lr_end:g} of {self.schedule}"
+            raise UsageError(what, "Give --schedule cosine and a smaller --lr-end, or leave it out.")
+
     def name(self) -> str:
         """Name a run folder: `cifar10-prn18-w16-trades-awp-s0`."""
         width = [f"w{self.width}"] if self.width else []
-        awp = ["awp"] if self.awp else []
+        awp = ["awp"] if self.awp else ["rwp"] if self.rwp else []
         return "-".join([own_data.slug(self.dataset), self.architecture, *width, self.defense, *awp, f"s{self.seed}"])

@@ -130,6 +130,8 @@ DEFENSES = {
     ),
 }
 
+OF_AWP = ("awp_gamma", "awp_warmup", "awp_steps", "awp_alternations", "awp_size")  # mean nothing without --awp or --rwp
+
 MART_BETA_WRN = 6.0  # the public code's, which has 5 for ResNet-18
 
 COMMON: dict[str, Any] = {
@@ -280,6 +282,9 @@ def resolve_training(
     settle("architecture", facts.model, of_data)
     if facts.lr is not None:
         settle("lr", facts.lr, of_data)
+    if "l2" in found and found["l2"].value:
+        settle("weight_decay", 0.0, "l2")
+    given_of_awp = [f"--{key.replace('_', '-')}" for key in OF_AWP if key in found]
     for key, value in COMMON.items():
         settle(key, value)
     norm = found["norm"].value
@@ -301,17 +306,21 @@ def resolve_training(
     if found["select_on"].value == "test":
         settle("validation_examples", 0, "select-on test")
     settle("validation_examples", facts.validation, of_data)
-    if found["awp"].value:
+    if found["awp"].value or found["rwp"].value:
         settle("awp_gamma", method.awp_gamma, of_loss)
         if loss == "at" and facts.at_warmup_share is not None:
             settle("awp_warmup", round(facts.at_warmup_share * found["epochs"].value), f"{of_loss} on {of_data}")
         settle("awp_warmup", round(method.awp_warmup_share * found["epochs"].value), of_loss)
-    elif found.get("awp_gamma") or found.get("awp_warmup"):
-        raise UsageError("--awp-gamma and --awp-warmup belong to AWP, which is off", "Add --awp, or leave them out.")
+    elif given_of_awp:
+        what = f"{', '.join(given_of_awp)} would do nothing: AWP and RWP are off"
+        raise UsageError(what, "Add --awp or --rwp, or leave them out.")
     settle("awp_gamma", 0.0)
     settle("awp_warmup", 0)
     if method.beta is None and found["beta"].value is not None:
         raise UsageError(f"the defense {loss} has no beta", "Leave --beta out, or choose --method trades or mart.")
     config = validated(TrainConfig, {key: resolved.value for key, resolved in found.items()})
     check_budget(norm, eps.value, facts.shape)
+    if config.cutout > min(facts.shape[1:]):
+        what = f"--cutout is {config.cutout}, and the images have {facts.shape[1]}x{facts.shape[2]} pixels"
+        raise UsageError(what, "Give a side that fits into them.")
     return config, {key: found[key].source for key in TrainConfig.model_fields}

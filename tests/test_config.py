@@ -102,6 +102,26 @@ def test_the_first_command_resolves_to_the_published_protocol_of_trades_awp() ->
     assert sources["awp"] == "flag"
 
 
+def test_a_random_perturbation_takes_the_size_and_the_warm_up_of_its_defense() -> None:
+    config, sources = resolve(defense="trades", rwp=True, epochs=40)
+    assert (config.awp, config.awp_gamma, config.awp_warmup) == (False, 0.005, 2)
+    assert (sources["awp_gamma"], sources["awp_warmup"]) == ("defense trades", "defense trades")
+    assert (sources["rwp"], sources["awp_steps"]) == ("flag", "default")
+
+
+def test_l2_takes_the_place_of_the_weight_decay() -> None:
+    config, sources = resolve(l2=5e-3)
+    assert (config.l2, config.weight_decay, sources["weight_decay"]) == (5e-3, 0.0, "l2")
+    config, sources = resolve()
+    assert (config.l2, config.weight_decay, sources["weight_decay"]) == (0.0, 5e-4, "default")
+
+
+def test_a_configuration_without_flags_is_held_to_the_same_rules() -> None:
+    values = resolve()[0].model_dump()
+    with pytest.raises(UsageError, match="a size of the weights' perturbation is given, but there is none"):
+        TrainConfig(**(values | {"awp_steps": 2}))
+
+
 def test_at_resolves_to_the_published_protocol_of_at_awp() -> None:
     config, _ = resolve(defense="at", awp=True)
     assert (config.awp_gamma, config.awp_warmup) == (0.01, 0)
@@ -150,8 +170,80 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         ),
         (
             {"awp_gamma": 0.01},
-            "--awp-gamma and --awp-warmup belong to AWP, which is off",
-            "Add --awp, or leave them out.",
+            "--awp-gamma would do nothing: AWP and RWP are off",
+            "Add --awp or --rwp, or leave them out.",
+        ),
+        (
+            {"awp_steps": 1, "awp_size": "l2"},
+            "--awp-steps, --awp-size would do nothing: AWP and RWP are off",
+            "Add --awp or --rwp, or leave them out.",
+        ),
+        (
+            {"awp": True, "rwp": True},
+            "a perturbation of the weights is adversarial or random",
+            "Give --awp or --rwp, not both.",
+        ),
+        (
+            {"rwp": True, "awp_gamma": 0.0},
+            "RWP with gamma 0 would never perturb anything",
+            "Give an --awp-gamma above 0, or --no-rwp.",
+        ),
+        (
+            {"rwp": True, "awp_warmup": 200},
+            "RWP would start after epoch 200, but the run has 200 epochs",
+            "Give a smaller --awp-warmup or more --epochs.",
+        ),
+        (
+            {"rwp": True, "awp_steps": 2},
+            "RWP draws once a step: it has no ascent steps and no alternations",
+            "Leave --awp-steps and --awp-alternations out, or choose --awp.",
+        ),
+        (
+            {"rwp": True, "awp_alternations": 2},
+            "RWP draws once a step: it has no ascent steps and no alternations",
+            "Leave --awp-steps and --awp-alternations out, or choose --awp.",
+        ),
+        (
+            {"l2": 5e-3, "weight_decay": 5e-4},
+            "--l2 takes the place of --weight-decay, which is 0.0005",
+            "Leave --weight-decay or --l2 out.",
+        ),
+        *[
+            (
+                {"mixup": 1.4, "defense": defense},
+                f"mixup mixes the labels that a cross-entropy is taken of, and {defense} needs whole ones",
+                "Leave --mixup out, or choose --method at or standard.",
+            )
+            for defense in ("trades", "mart")
+        ],
+        *[
+            (
+                {"mixup": 1.4, kind: True},
+                "mixup is defined without a perturbation of the weights, as in the public code",
+                "Leave --mixup out, or --awp and --rwp.",
+            )
+            for kind in ("awp", "rwp")
+        ],
+        (
+            {"label_smoothing": 0.1, "defense": "mart"},
+            "MART's loss reads the probability of one label and has no place for smoothed ones",
+            "Leave --label-smoothing out, or choose another --method.",
+        ),
+        ({"cutout": 33}, "--cutout is 33, and the images have 32x32 pixels", "Give a side that fits into them."),
+        (
+            {"nesterov": True, "momentum": 0.0},
+            "--nesterov needs a momentum, which is 0",
+            "Give a --momentum above 0, or --no-nesterov.",
+        ),
+        (
+            {"lr_end": 0.001},
+            "--lr-end is where the cosine ends, at most --lr: it is 0.001 of piecewise",
+            "Give --schedule cosine and a smaller --lr-end, or leave it out.",
+        ),
+        (
+            {"lr_end": 0.2, "schedule": "cosine"},
+            "--lr-end is where the cosine ends, at most --lr: it is 0.2 of cosine",
+            "Give --schedule cosine and a smaller --lr-end, or leave it out.",
         ),
         (
             {"validation_examples": 0},
@@ -198,6 +290,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 def test_the_name_of_a_run_says_what_it_is() -> None:
     assert resolve(architecture="wrn-34-10", defense="trades", awp=True)[0].name() == "cifar10-wrn-34-10-trades-awp-s0"
     assert resolve(width=16)[0].name() == "cifar10-prn18-w16-at-s0"
+    assert resolve(rwp=True, seed=3)[0].name() == "cifar10-prn18-at-rwp-s3"
 
 
 def test_no_default_is_nan() -> None:

@@ -287,7 +287,8 @@ def _training(config: dict[str, Any] | None, model: str) -> dict[str, Any]:
     checkpoint = re.search(r"(?:^|[^A-Za-z0-9])(best|last)(?:\.pt)?$", model)
     selection = {"best": config.get("select_on"), "last": "last"}.get(checkpoint[1]) if checkpoint else None
     awp = {"gamma": config.get("awp_gamma"), "warmup": config.get("awp_warmup")} if config.get("awp") else None
-    train = {key: value for key, value in config.items() if key not in LIFTED}
+    lifted = LIFTED - {"awp_gamma", "awp_warmup"} if config.get("rwp") else LIFTED
+    train = {key: value for key, value in config.items() if key not in lifted}
     if "dataset" in train:  # where it lay on somebody's machine is nobody's business
         train["dataset"] = _shown(train["dataset"])
     return {"defense": config.get("defense"), "awp": awp, "selection": selection, "train": train}

@@ -31,7 +31,16 @@ from awpbench.threat import ThreatModel
 from awpbench.training import start
 from awpbench.training.batches import all_images, batch_weights, epoch_batches
 from awpbench.training.measure import measure
-from awpbench.training.schedules import SCHEDULES
+from awpbench.training.regularisers import (
+    average,
+    averaged_copy,
+    l1_penalty,
+    out_of_patience,
+    parameter_groups,
+    regularised_batch,
+    smoothed,
+)
+from awpbench.training.schedules import learning_rate
 from awpbench.training.step import StepOutcome, training_step
 
 LAST_GOOD = "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
@@ -73,15 +82,25 @@ class Sums:
 
 @dataclass
 class State:
-    """What changes while a run goes on; `epoch` counts finished epochs, `step` the finished steps of the next one."""
+    """What changes while a run goes on; `epoch` counts finished epochs, `step` the finished steps of the next one.
+
+    `averaged` is the copy of averaged weights of a run that keeps one.
+    """
 
     model: nn.Module
     optimizer: SGD
     sums: Sums
+    classes: int
+    averaged: nn.Module | None = None
     epoch: int = 0
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def measured(self) -> nn.Module:
+        """The net that is measured and saved as `best.pt`."""
+        return self.model if self.averaged is None else self.averaged
 
 
 def train(
@@ -112,13 +131,14 @@ def train(
     if not resume:
         rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json"))
         _save_last(state, config, data, run)
-    while state.epoch < config.epochs:
+    while state.epoch < config.epochs and not out_of_patience(state.metrics, state.best, config):
         started, resumed_at = time.perf_counter(), state.step
         batches = epoch_batches(config, data, state.epoch)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
             weights = batch_weights(config, data, batch)
-            with suppress(HalfStep), whole_or_nothing(state.model, stop) as pulse:
+            climbs_on = config.awp_steps * config.awp_alternations > 1
+            with suppress(HalfStep), whole_or_nothing(state.model, stop, weights=climbs_on) as pulse:
                 outcome = one_step(
                     state,
                     config,
@@ -149,7 +169,7 @@ def fresh(config: TrainConfig, data: DataSet, device: torch.device) -> State:
         model = spec.build()
     if config.init_from is not None:
         start.fill(model, spec, config)
-    return _state(model, config, device)
+    return _state(model, config, data, device)
 
 
 def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
@@ -173,16 +193,17 @@ def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
     )
 
 
-def _state(model: nn.Module, config: TrainConfig, device: torch.device) -> State:
+def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.device) -> State:
     model = model.to(device=device, memory_format=layout(model))  # type: ignore[call-overload]
     optimizer = SGD(
-        model.parameters(),
+        parameter_groups(model, weight_decay=config.weight_decay, l2=config.l2),
         lr=config.lr,
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
         fused=device.type in ("cpu", "cuda"),
     )
-    return State(model, optimizer, Sums.zero(device))
+    averaged = averaged_copy(model) if config.ema else None
+    return State(model, optimizer, Sums.zero(device), data.classes, averaged)
 
 
 def one_step(
@@ -204,14 +225,18 @@ def one_step(
     x, y = images.batch(batch, device)
     draws = generator("cpu", config.seed, "augment", state.epoch, state.step)
     x = augment(x, config.augmentation, padding=config.padding, generator=draws)
-    defense = defenses.get(config.defense, config.loss)
+    x, y = regularised_batch(x, y, config, state.classes, epoch=state.epoch, step=state.step)
     hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
     if weights is not None:
         hyper["weights"] = weights.to(device=device, dtype=x.dtype)
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
-        group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
-    return training_step(
+        group["lr"] = learning_rate(config, now)
+    defense = defenses.get(config.defense, config.loss)
+    if config.label_smoothing:
+        defense = smoothed(defense, config.label_smoothing, state.classes)
+    perturbs = (config.awp or config.rwp) and state.epoch >= config.awp_warmup
+    outcome = training_step(
         state.model,
         state.optimizer,
         repeated(defense, config.compat, epoch=state.epoch, step=state.step),
@@ -220,22 +245,34 @@ def one_step(
         threat=ThreatModel(config.norm, config.eps.value),
         steps=config.steps,
         step_size=config.step_size.value,
-        gamma=config.awp_gamma if config.awp and state.epoch >= config.awp_warmup else 0.0,
+        gamma=config.awp_gamma if perturbs else 0.0,
+        ascent_steps=config.awp_steps,
+        alternations=config.awp_alternations,
+        size=config.awp_size,
+        random=BatchDraws(generator(device, config.seed, "rwp", state.epoch, state.step)) if config.rwp else None,
+        penalty=partial(l1_penalty, state.model, config.l1) if config.l1 else None,
         generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
         hyper=hyper,
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
     )
+    if state.averaged is not None:
+        average(state.averaged, state.model, config.ema)
+    return outcome
 
 
 @contextmanager
-def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterator[Callable[[], None]]:
+def whole_or_nothing(
+    model: nn.Module, stop: Callable[[], int | None], *, weights: bool = False
+) -> Iterator[Callable[[], None]]:
     """Yield a pulse that raises HalfStep once a signal came; the net's buffers are then those from before the step.
 
-    An attack in train mode moves batch-norm statistics; the weights have not changed while the pulse is asked.
+    An attack in train mode moves batch-norm statistics. With `weights` the weights are kept as well: where the pulse is
+    still asked after the first ascent, v has been in them, and taking it off leaves a rounding error.
     """
-    before = [buffer.clone() for buffer in model.buffers()]
+    kept = [*model.buffers(), *(model.parameters() if weights else ())]
+    before = [tensor.detach().clone() for tensor in kept]
 
     def pulse() -> None:
         if stop() is not None:
@@ -244,8 +281,9 @@ def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterat
     try:
         yield pulse
     except HalfStep:
-        for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.copy_(value)
+        with torch.no_grad():
+            for tensor, value in zip(kept, before, strict=True):
+                tensor.copy_(value)
         raise
 
 
@@ -289,7 +327,7 @@ def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[],
     threat = ThreatModel(config.norm, config.eps.value)
     settings: dict[str, Any] = {"threat": threat, "steps": config.track_steps, "step_size": config.step_size.value}
     return {
-        name: measure(state.model, images, seed=config.seed, check=check, **settings)
+        name: measure(state.measured, images, seed=config.seed, check=check, **settings)
         for name, images in splits.items()
         if len(images)
     }
@@ -299,20 +337,24 @@ def _finish_epoch(state: State, measured: dict[str, Any], config: TrainConfig, d
     rate, loss = state.optimizer.param_groups[0]["lr"], float(state.sums.loss) / state.sums.n
     state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums.zero(state.sums.loss.device)
     state.metrics.append({"epoch": state.epoch, "lr": rate, "loss": loss, **measured})
-    _write_metrics(state, run)
     robust = measured.get(config.select_on, {}).get("robust")
-    if robust is not None and robust > state.best.get("robust", -1.0):
+    better = robust is not None and robust > state.best.get("robust", -1.0)
+    if better:
         state.best = {"epoch": state.epoch, "robust": robust, "selected_on": config.select_on}
-        checkpoints.save(run / rundir.BEST, _payload(state, config, data))
+    if out_of_patience(state.metrics, state.best, config):
+        state.metrics[-1]["stopped_early"] = True
+    _write_metrics(state, run)
+    if better:
+        checkpoints.save(run / rundir.BEST, _payload(state, config, data, state.measured))
     _save_last(state, config, data, run)
 
 
-def _payload(state: State, config: TrainConfig, data: DataSet) -> dict[str, Any]:
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in state.model.parameters()):
+def _payload(state: State, config: TrainConfig, data: DataSet, model: nn.Module) -> dict[str, Any]:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         where = f"epoch {state.epoch}" + (f" and {state.step} steps" if state.step else "")
         raise CheckError(f"the weights are no longer finite after {where}", LAST_GOOD)
     return {
-        "state_dict": {key: value.detach().cpu().contiguous() for key, value in state.model.state_dict().items()},
+        "state_dict": _plain(model),
         "model": asdict(_model_spec(config, data)),
         "dataset": config.dataset,
         "threat": {"norm": config.norm, "eps": config.eps.text},
@@ -324,11 +366,17 @@ def _payload(state: State, config: TrainConfig, data: DataSet) -> dict[str, Any]
     }
 
 
+def _plain(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+
 def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path) -> None:
     sums = state.sums
     progress = {"loss": float(sums.loss), "correct": float(sums.correct), "n": sums.n}
-    more = {"optimizer": state.optimizer.state_dict(), "progress": progress}
-    checkpoints.save(run / rundir.LAST, _payload(state, config, data) | more)
+    more: dict[str, Any] = {"optimizer": state.optimizer.state_dict(), "progress": progress}
+    if state.averaged is not None:
+        more["averaged"] = _plain(state.averaged)
+    checkpoints.save(run / rundir.LAST, _payload(state, config, data, state.model) | more)
 
 
 def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device) -> State:
@@ -342,8 +390,13 @@ def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device
         raise InputError(
             f"{run / rundir.LAST} holds no optimiser state", "Resume from a last.pt that awpbench train wrote."
         )
-    state = _state(saved.build(), config, device)
+    state = _state(saved.build(), config, data, device)
     state.optimizer.load_state_dict(saved.optimizer)
+    if state.averaged is not None:
+        if saved.averaged is None:
+            what = f"{run / rundir.LAST} holds no averaged weights"
+            raise InputError(what, "Resume from a last.pt that awpbench train wrote.")
+        state.averaged.load_state_dict(saved.averaged)
     state.epoch, state.step, state.best = saved.epoch or 0, saved.step or 0, saved.best
     sums = saved.progress
     state.sums.loss += sums["loss"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from awpbench.attack_model import AttackModel
+from awpbench.config import SizeNorm
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
@@ -53,17 +55,26 @@ def training_step(
     gamma: float,
     generator: Draws,
     hyper: Mapping[str, Any],
+    ascent_steps: int = 1,
+    alternations: int = 1,
+    size: SizeNorm = "l2",
+    random: Draws | None = None,
+    penalty: Callable[[], Tensor] | None = None,
     attack_model: AttackModel | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
-    `x` is `(N, C, H, W)` in [0, 1]. A defense whose attack runs in eval mode attacks `attack_model`, a folded copy of
-    the net that is refreshed first, when one is given. `hyper` are the loss's own hyperparameters, and `weights` `(N,)`
-    where images count differently. `guard` sees the loss before the weights change and may raise; `pulse` is called at
-    every forward pass before that and may raise as well: then the weights are those from before the step. Batch-norm
-    running statistics see the attack's forwards (in train mode) and the update's, not the ascent's.
+    `x` is `(N, C, H, W)` in [0, 1], `y` `(N,)` classes or `(N, classes)` shares of them. `hyper` are the loss's own
+    hyperparameters, and `weights` `(N,)` where images count differently. An attack on f_{w+v} from x and `ascent_steps`
+    steps of v alternate `alternations` times (AWP paper, section 4.2); given `random`, v is drawn from it once instead.
+    `penalty` is added to the loss of the update, at w + v, but not to the one that v climbs. A defense whose attack
+    runs in eval mode attacks `attack_model`, a folded copy of the net that takes over its weights before each attack,
+    when one is given. `guard` sees the loss before the weights change and may raise; `pulse` is called at every forward
+    pass before that and may raise as well: then the weights are those from before the step, up to rounding where v had
+    been in them. Batch-norm running statistics see the attacks' forwards (in train mode) and the update's, not the
+    ascent's.
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -74,19 +85,31 @@ def training_step(
         return forward
 
     settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
-    with _target(model, attack_model, defense) as target:
-        x_adv = defense.attack(watched(target), x, y, **settings).detach()
-    model.train()
-    with perturbed(model, gamma) as perturbation:
-        perturbation.ascend(lambda: defense.loss(watched(model), x, x_adv, y, **hyper))
+    with perturbed(model, gamma, steps=ascent_steps, size=size) as perturbation:
+        for _ in range(alternations if gamma and random is None else 1):
+            with _target(model, attack_model, defense) as target:
+                x_adv = defense.attack(watched(target), x, y, **settings).detach()
+            model.train()
+            if random is None:
+                perturbation.ascend(partial(defense.loss, watched(model), x, x_adv, y, **hyper))
+            else:
+                perturbation.draw(random)
         listener = _Listener(model, x_adv)
         loss = defense.loss(listener, x, x_adv, y, **hyper)
+        if penalty is not None:
+            loss = loss + penalty()
         guard(loss.detach())
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
     assert listener.logits is not None  # every loss forwards the adversarial images
-    return StepOutcome(loss.detach(), (listener.logits.argmax(1) == y).sum())
+    return StepOutcome(loss.detach(), _right(listener.logits, y))
+
+
+def _right(logits: Tensor, y: Tensor) -> Tensor:
+    """Count the images classified right; where a label is shared out over classes, its share of the one predicted."""
+    predicted = logits.argmax(1)
+    return (predicted == y).sum() if y.dim() == 1 else y.gather(1, predicted[:, None]).sum()
 
 
 @contextmanager
