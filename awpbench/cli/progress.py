@@ -59,6 +59,7 @@ class TrainingProgress(common.LiveBars):
                 [
                     f"epoch {metrics['epoch']}/{self._epochs} lr {metrics['lr']:.4g} loss {metrics['loss']:.4f}",
                     *measured,
+                    *([spent(timing)] if (timing := metrics.get("timing")) else []),
                 ]
             )
         )
@@ -67,3 +68,11 @@ class TrainingProgress(common.LiveBars):
         self._console.print(line, soft_wrap=True, markup=False)
         with self._log.open("a") as file:
             file.write(line + "\n")
+
+
+def spent(timing: dict[str, Any]) -> str:
+    """Say how long an epoch's training took and what parts of it the attack and weight perturbation took."""
+    whole = timing["train_seconds"]
+    parts = (("attack", "attack_seconds"), ("weight perturbation", "ascent_seconds"))
+    shares = [f"{name} {timing[key] / whole:.0%}" for name, key in parts if timing.get(key, 0.0) > 0.001 * whole]
+    return f"in {whole:.3g} s" + (f" ({', '.join(shares)})" if shares else "")

@@ -27,6 +27,7 @@ from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
+from awpbench.training.clock import StepClock
 from awpbench.training.measure import measure
 from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
@@ -45,7 +46,7 @@ class Progress(Protocol):
         """Report a finished step: the running means of this epoch's loss and of the robust accuracy in training."""
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        """Report a finished epoch: its line of metrics.jsonl."""
+        """Report a finished epoch: its line of metrics.jsonl, and its line of timing.jsonl under `timing`."""
 
 
 @dataclass
@@ -110,12 +111,22 @@ def train(
             len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
         )
         batches = torch.split(order, config.batch_size)
+        clock = StepClock(device)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
             with suppress(HalfStep), whole_or_nothing(state.model, stop) as pulse:
+                clock.start()
                 outcome = one_step(
-                    state, config, train_images, batch, attack_model, steps_per_epoch=len(batches), pulse=pulse
+                    state,
+                    config,
+                    train_images,
+                    batch,
+                    attack_model,
+                    steps_per_epoch=len(batches),
+                    pulse=pulse,
+                    lap=clock.lap,
                 )
+                clock.finish()
                 state.sums.add(outcome, len(batch))
                 state.step += 1
                 _report(progress, state, len(batches))
@@ -123,8 +134,10 @@ def train(
         trained = time.perf_counter()
         measured = _track(state, config, data, halt_if_asked)
         _finish_epoch(state, measured, config, data, run)
-        _append_timing(run, state, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
-        progress.epoch(state.metrics[-1])
+        timing = _append_timing(
+            run, state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at
+        )
+        progress.epoch({**state.metrics[-1], "timing": timing})
     return state.metrics
 
 
@@ -177,8 +190,9 @@ def one_step(
     *,
     steps_per_epoch: int,
     pulse: Callable[[], None] = lambda: None,
+    lap: Callable[[str], None] = lambda part: None,
 ) -> StepOutcome:
-    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`."""
+    """Take the state's next step on a batch, given by positions in `images`; `pulse`, `lap` as in `training_step`."""
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
     if config.augmentation == "crop-flip":
@@ -188,6 +202,7 @@ def one_step(
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
         group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
+    lap("batch")
     return training_step(
         state.model,
         state.optimizer,
@@ -203,6 +218,7 @@ def one_step(
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
+        lap=lap,
     )
 
 
@@ -346,12 +362,17 @@ def _write_metrics(state: State, run: Path) -> None:
     rundir.atomic_write(run / rundir.METRICS, text.encode())
 
 
-def _append_timing(run: Path, state: State, train_seconds: float, track_seconds: float, steps: int) -> None:
+def _append_timing(
+    run: Path, state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int
+) -> dict[str, Any]:
+    parts = {f"{part}_seconds": round(seconds, 3) for part, seconds in clock.seconds().items()}
     line = {
         "epoch": state.epoch,
         "steps": steps,
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
+        **parts,
     }
     with (run / rundir.TIMING).open("a") as file:
         file.write(json.dumps(line) + "\n")
+    return line
