@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
+import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from awpbench.cli import common
 from awpbench.config import TrainConfig
 
+if TYPE_CHECKING:
+    from awpbench.training.tensorboard import EventFiles
+
 
 class TrainingProgress(common.LiveBars):
-    """Shows epoch, loss, running robust accuracy (at w + v, in train mode) and the time left."""
+    """Shows epoch, loss, running robust accuracy (at w + v, in train mode) and the time left.
 
-    def __init__(self, config: TrainConfig, log: Path) -> None:
+    Each epoch's numbers also go to `events`, where they are asked for.
+    """
+
+    def __init__(self, config: TrainConfig, log: Path, events: EventFiles | None = None) -> None:
         super().__init__(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -27,6 +34,7 @@ class TrainingProgress(common.LiveBars):
         )
         self._epochs = config.epochs
         self._log = log
+        self._events = events
         self._task = self._bars.add_task("", total=None, epoch=f"1/{self._epochs}", loss="-", robust="-")
         self._started = time.monotonic()
         self._first: int | None = None
@@ -49,6 +57,8 @@ class TrainingProgress(common.LiveBars):
             self._say(f"{where} loss {loss:.3f} robust in training {robust:.1%} left {left}")
 
     def epoch(self, metrics: dict[str, Any]) -> None:
+        if self._events is not None:
+            self._events.epoch(metrics)
         measured = [
             f"{split} clean {measured['clean']:.2%} robust {measured['robust']:.2%} (n={measured['n']})"
             for split in ("train", "validation", "test")
@@ -63,6 +73,13 @@ class TrainingProgress(common.LiveBars):
                 ]
             )
         )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._events is not None:
+            self._events.close()
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
