@@ -200,9 +200,8 @@ def load(
     (2x - 1). Raises InputError for a file that is missing, damaged, no checkpoint, newer than this version, not finite
     or of another architecture; UsageError for an unknown name or a `preprocessing` that the file contradicts.
     """
-    data = _read(path)
-    raw, digest = _unpickle(path, data), hashlib.sha256(data).hexdigest()
-    if isinstance(raw, dict) and "format_version" in raw:
+    raw, digest = read(path)
+    if is_own(raw):
         if preprocessing is not None:
             raise UsageError(f"{path} says itself how it normalises its input", "Leave --preprocessing out.")
         checkpoint = _own(path, raw, digest)
@@ -220,13 +219,26 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
     Raises InputError as `load` does, and UsageError for a checkpoint of ours, which brings a net of its own.
     """
-    data = _read(path)
-    raw = _unpickle(path, data)
-    if isinstance(raw, dict) and "format_version" in raw:
+    raw, digest = read(path)
+    if is_own(raw):
         raise UsageError(f"{path} is a checkpoint of awpbench, which says itself what it is", "Give it with --ckpt.")
     state = foreign.bare_state(raw, path)
     _check_tensors(path, state)
-    return state, hashlib.sha256(data).hexdigest()
+    return state, digest
+
+
+def read(path: Path) -> tuple[Any, str]:
+    """Return the tensors and plain values that a file holds, as they lie in it, and the SHA-256 of its bytes.
+
+    Raises InputError as `load`; nothing in the file is run.
+    """
+    data = _read(path)
+    return _unpickle(path, data), hashlib.sha256(data).hexdigest()
+
+
+def is_own(raw: Any) -> bool:
+    """Tell a checkpoint of ours from a state dict of another project."""
+    return isinstance(raw, dict) and "format_version" in raw
 
 
 def _read(path: Path) -> bytes:

@@ -78,9 +78,7 @@ def unwrap(raw: Any, path: object) -> dict[str, Tensor]:
 
 def bare_state(raw: Any, path: object) -> dict[str, Tensor]:
     """Take wrappers and repeated prefixes off; raises InputError where no weights are left, or two nets are mixed."""
-    for _ in WRAPPERS:  # no more of them than there are: a hostile file may hold itself
-        inside = (raw[key] for key in WRAPPERS if isinstance(raw, Mapping) and _is_state(raw.get(key)))
-        raw = next(inside, raw)
+    raw = opened(raw)[-1][1]
     tensors = {str(key): value for key, value in raw.items() if isinstance(value, Tensor)} if _is_state(raw) else {}
     if not tensors:
         raise InputError(f"{path} holds no weights", "Save the state dict: torch.save(model.state_dict(), 'x.pt').")
@@ -89,6 +87,23 @@ def bare_state(raw: Any, path: object) -> dict[str, Tensor]:
         what = f"{path} holds two nets whose keys differ only by a prefix"
         raise InputError(what, "Save the state dict of one of them.")
     return state
+
+
+def opened(raw: Any) -> list[tuple[str, Any]]:
+    """Return what a file holds, named "", and then what each wrapper in it holds with the wrapper's name."""
+    layers = [("", raw)]
+    for _ in WRAPPERS:  # no more of them than there are: a hostile file may hold itself
+        outer = layers[-1][1]
+        inside = ((key, outer[key]) for key in WRAPPERS if isinstance(outer, Mapping) and _is_state(outer.get(key)))
+        if (inner := next(inside, None)) is None:
+            break
+        layers.append(inner)
+    return layers
+
+
+def is_unused(key: str) -> bool:
+    """Tell whether a key without prefixes is that of a weight that no net of ours has."""
+    return _UNUSED.fullmatch(key) is not None
 
 
 def _is_state(value: Any) -> bool:

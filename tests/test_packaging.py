@@ -80,7 +80,7 @@ def test_the_constraints_pin_one_allowed_version_of_every_direct_requirement(pro
     lines = (ROOT / "constraints" / "constraints.txt").read_text().splitlines()
     pins = {pin.name: pin for pin in (Requirement(line) for line in lines if not line.startswith("#"))}
     extras = project["project"]["optional-dependencies"]
-    for text in [*project["project"]["dependencies"], *extras["dev"], *extras["plot"]]:
+    for text in [*project["project"]["dependencies"], *extras["dev"], *extras["plot"], *extras["tensorboard"]]:
         need = Requirement(text)
         (pin,) = pins[need.name].specifier
         assert pin.operator == "=="

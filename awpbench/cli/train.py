@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from awpbench.config import TrainConfig
     from awpbench.data.images import DataSet
+    from awpbench.training.tensorboard import EventFiles
+
+TensorboardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write event files into RUN_DIR/tensorboard/.")
+]
 
 RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
 
@@ -108,6 +113,7 @@ def train(
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
+    tensorboard: TensorboardOption = False,
     dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -115,7 +121,8 @@ def train(
     given = dict(locals())
     from awpbench.defaults import read_config_file, resolve_training
 
-    elsewhere = ("arch", "method", "config", "out", "force", "device", "data_dir", "offline", "dry_run", "as_json")
+    elsewhere = {"arch", "method", "config", "out", "force", "device", "data_dir", "offline", "tensorboard"}
+    elsewhere |= {"dry_run", "as_json"}
     flags = {key: value for key, value in given.items() if key not in elsewhere}
     flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
     resolved, sources = resolve_training(flags, read_config_file(Path(config)) if config else None)
@@ -130,12 +137,13 @@ def train(
         print_training_plan(resolved, sources, data, places, on, as_json=as_json)
         return
     _refuse_to_overwrite(run, force)
+    events = _events(run, tensorboard)
     data, on = _load(resolved, data_dir, offline), common.resolve_device(device)
     resolved = _bound(resolved, data, sources)
     if resolved.init_from is not None and Path(resolved.init_from).resolve().is_relative_to(run.resolve()):
         raise UsageError(f"{resolved.init_from} lies in the run folder itself", "Name another folder with --out.")
     _remove_old_run(run)
-    _train(resolved, data, run, on, resume=False, as_json=as_json)
+    _train(resolved, data, run, on, resume=False, as_json=as_json, events=events)
 
 
 def resume(
@@ -144,6 +152,7 @@ def resume(
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
+    tensorboard: TensorboardOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint, as if nothing had happened."""
@@ -157,7 +166,16 @@ def resume(
     except (OSError, ValueError):
         mend = "Restore it: last.pt holds the same values under config."
         raise InputError(f"{run / rundir.CONFIG} is missing or damaged", mend) from None
-    _train(config, _load(config, data_dir, offline), run, common.resolve_device(device), resume=True, as_json=as_json)
+    events, on = _events(run, tensorboard), common.resolve_device(device)
+    _train(config, _load(config, data_dir, offline), run, on, resume=True, as_json=as_json, events=events)
+
+
+def _events(run: Path, wanted: bool) -> EventFiles | None:
+    if not wanted:
+        return None
+    from awpbench.training.tensorboard import EventFiles
+
+    return EventFiles(run / rundir.TENSORBOARD)
 
 
 def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
@@ -206,16 +224,26 @@ def _remove_old_run(run: Path) -> None:
     """Remove what another run left, its evaluations included: they belong to weights that are about to go."""
     for name in (*RUN_FILES, rundir.LOG, f"{rundir.LAST}.sha256", f"{rundir.BEST}.sha256"):
         (run / name).unlink(missing_ok=True)
-    shutil.rmtree(run / rundir.EVAL, ignore_errors=True)
+    for name in (rundir.EVAL, rundir.TENSORBOARD):
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
-def _train(config: TrainConfig, data: DataSet, run: Path, device: torch.device, *, resume: bool, as_json: bool) -> None:
+def _train(
+    config: TrainConfig,
+    data: DataSet,
+    run: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    as_json: bool,
+    events: EventFiles | None = None,
+) -> None:
     from awpbench import provenance
     from awpbench.cli.progress import TrainingProgress
     from awpbench.training.loop import train as run_training
 
     _record_provenance(run, data, provenance.describe(str(device)), resume=resume)
-    with common.stop_on_signals() as stop, TrainingProgress(config, run / rundir.LOG) as progress:
+    with common.stop_on_signals() as stop, TrainingProgress(config, run / rundir.LOG, events) as progress:
         metrics = run_training(config, data, run, device=device, progress=progress, stop=stop, resume=resume)
     if as_json:
         common.print_json({"run": str(run), "last": metrics[-1], "checkpoint": str(run / rundir.BEST)})

@@ -30,6 +30,7 @@ from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
 from awpbench.training import start
 from awpbench.training.batches import all_images, batch_weights, epoch_batches
+from awpbench.training.clock import StepClock
 from awpbench.training.measure import measure
 from awpbench.training.regularisers import (
     average,
@@ -57,7 +58,7 @@ class Progress(Protocol):
         """Report a finished step: the running means of this epoch's loss and of the robust accuracy in training."""
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        """Report a finished epoch: its line of metrics.jsonl."""
+        """Report a finished epoch: its line of metrics.jsonl, and its line of timing.jsonl under `timing`."""
 
 
 @dataclass
@@ -134,11 +135,13 @@ def train(
     while state.epoch < config.epochs and not out_of_patience(state.metrics, state.best, config):
         started, resumed_at = time.perf_counter(), state.step
         batches = epoch_batches(config, data, state.epoch)
+        clock = StepClock(device)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
             weights = batch_weights(config, data, batch)
             climbs_on = config.awp_steps * config.awp_alternations > 1
             with suppress(HalfStep), whole_or_nothing(state.model, stop, weights=climbs_on) as pulse:
+                clock.start()
                 outcome = one_step(
                     state,
                     config,
@@ -148,7 +151,9 @@ def train(
                     steps_per_epoch=len(batches),
                     weights=weights,
                     pulse=pulse,
+                    lap=clock.lap,
                 )
+                clock.finish()
                 state.sums.add(outcome, len(batch))
                 state.step += 1
                 _report(progress, state, len(batches))
@@ -156,8 +161,10 @@ def train(
         trained = time.perf_counter()
         measured = _track(state, config, data, halt_if_asked)
         _finish_epoch(state, measured, config, data, run)
-        _append_timing(run, state, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
-        progress.epoch(state.metrics[-1])
+        timing = _append_timing(
+            run, state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at
+        )
+        progress.epoch({**state.metrics[-1], "timing": timing})
     return state.metrics
 
 
@@ -216,10 +223,11 @@ def one_step(
     steps_per_epoch: int,
     weights: Tensor | None = None,
     pulse: Callable[[], None] = lambda: None,
+    lap: Callable[[str], None] = lambda part: None,
 ) -> StepOutcome:
     """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`.
 
-    `weights` `(N,)` say how much each image counts in the loss, all the same where there are none.
+    `weights` `(N,)` say how much each image counts in the loss, all the same where there are none. `lap` as there.
     """
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
@@ -236,6 +244,7 @@ def one_step(
     if config.label_smoothing:
         defense = smoothed(defense, config.label_smoothing, state.classes)
     perturbs = (config.awp or config.rwp) and state.epoch >= config.awp_warmup
+    lap("batch")
     outcome = training_step(
         state.model,
         state.optimizer,
@@ -256,6 +265,7 @@ def one_step(
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
+        lap=lap,
     )
     if state.averaged is not None:
         average(state.averaged, state.model, config.ema)
@@ -422,12 +432,17 @@ def _write_metrics(state: State, run: Path) -> None:
     rundir.atomic_write(run / rundir.METRICS, text.encode())
 
 
-def _append_timing(run: Path, state: State, train_seconds: float, track_seconds: float, steps: int) -> None:
+def _append_timing(
+    run: Path, state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int
+) -> dict[str, Any]:
+    parts = {f"{part}_seconds": round(seconds, 3) for part, seconds in clock.seconds().items()}
     line = {
         "epoch": state.epoch,
         "steps": steps,
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
+        **parts,
     }
     with (run / rundir.TIMING).open("a") as file:
         file.write(json.dumps(line) + "\n")
+    return line

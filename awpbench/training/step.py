@@ -63,6 +63,7 @@ def training_step(
     attack_model: AttackModel | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
+    lap: Callable[[str], None] = lambda part: None,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
@@ -74,7 +75,7 @@ def training_step(
     when one is given. `guard` sees the loss before the weights change and may raise; `pulse` is called at every forward
     pass before that and may raise as well: then the weights are those from before the step, up to rounding where v had
     been in them. Batch-norm running statistics see the attacks' forwards (in train mode) and the update's, not the
-    ascent's.
+    ascent's. `lap` hears at the end of each part of the step which it was: attack, ascent or update (`StepClock.lap`).
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -89,11 +90,13 @@ def training_step(
         for _ in range(alternations if gamma and random is None else 1):
             with _target(model, attack_model, defense) as target:
                 x_adv = defense.attack(watched(target), x, y, **settings).detach()
+            lap("attack")
             model.train()
             if random is None:
                 perturbation.ascend(partial(defense.loss, watched(model), x, x_adv, y, **hyper))
             else:
                 perturbation.draw(random)
+            lap("ascent")
         listener = _Listener(model, x_adv)
         loss = defense.loss(listener, x, x_adv, y, **hyper)
         if penalty is not None:
@@ -102,6 +105,8 @@ def training_step(
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
+        lap("update")
+    lap("ascent")  # v came off
     assert listener.logits is not None  # every loss forwards the adversarial images
     return StepOutcome(loss.detach(), _right(listener.logits, y))
 
