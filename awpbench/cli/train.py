@@ -23,8 +23,11 @@ RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIM
 
 
 def train(
-    arch: Annotated[str, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, small-cnn")],
+    arch: Annotated[
+        str | None, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, small-cnn; else the recipe's.")
+    ] = None,
     *,
+    recipe: Annotated[str | None, typer.Option(help="A run of the AWP paper by name: awpbench list recipes.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
     awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
     awp_gamma: Annotated[float | None, typer.Option(help="Size of the perturbation relative to the weights.")] = None,
@@ -108,10 +111,14 @@ def train(
     from awpbench.defaults import read_config_file, resolve_training
 
     elsewhere = ("arch", "method", "config", "out", "force", "device", "data_dir", "offline", "dry_run", "as_json")
-    flags = {key: value for key, value in given.items() if key not in elsewhere}
-    flags |= {"architecture": models.canonical(arch), "defense": method}
-    resolved, sources = resolve_training(flags, read_config_file(Path(config)) if config else None)
-    run = Path(out or Path("runs") / resolved.name())
+    flags = {key: value for key, value in given.items() if key not in (*elsewhere, "recipe")}
+    flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
+    from_file = read_config_file(Path(config)) if config else {}
+    if not (arch or recipe or "architecture" in from_file):
+        raise UsageError("no model is named", "Name one, as in: awpbench train prn18, or give --recipe NAME.")
+    named = _of_recipe(recipe, flags, from_file, data_dir) if recipe else ("", {})
+    resolved, sources = resolve_training(flags, from_file, named=named)
+    run = Path(out or Path("runs") / (f"{recipe}-s{resolved.seed}" if recipe else resolved.name()))
     if dry_run:
         from awpbench.cli.plan import print_training_plan
 
@@ -146,6 +153,24 @@ def resume(
         mend = "Restore it: last.pt holds the same values under config."
         raise InputError(f"{run / rundir.CONFIG} is missing or damaged", mend) from None
     _train(config, _load(config, data_dir, offline), run, common.resolve_device(device), resume=True, as_json=as_json)
+
+
+def _of_recipe(
+    name: str, flags: dict[str, Any], file: dict[str, Any], data_dir: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Return a recipe's values with the files that it needs, without those that belong to what a flag replaces."""
+    from awpbench import recipes
+    from awpbench.data.sources import data_folder
+
+    recipe = recipes.get(name)
+    replaced: tuple[str, ...] = ("awp_",) if flags["awp"] is False or flags["rwp"] is False else ()
+    if flags["defense"] not in (None, recipe.values["defense"]):
+        replaced += ("beta", "loss")
+    values = {key: value for key, value in recipe.values.items() if not key.startswith(replaced)}
+    for need in recipe.needs:
+        if flags[need.field] is None and need.field not in file:
+            values[need.field] = str(need.find(data_folder(Path(data_dir) if data_dir else None)))
+    return f"recipe {name}", values
 
 
 def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
