@@ -43,7 +43,11 @@ def test_every_option_of_a_command_is_documented(words: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [*defenses.DEFENSES, *attacks.ATTACKS, *SUITES, *models.MODELS, *models.ALIASES, *data.DATASETS, *recipes.names()]
+    "name",
+    [
+        *[*defenses.DEFENSES, *attacks.ATTACKS, *SUITES, *models.MODELS, *models.ALIASES, *data.DATASETS],
+        *recipes.names(),
+    ],
 )
 def test_everything_that_can_be_named_is_documented(name: str) -> None:
     assert f"`{name}`" in EVERYTHING

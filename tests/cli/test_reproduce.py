@@ -1,4 +1,4 @@
-"""`awpbench reproduce` and `awpbench train --recipe`: streams, exit codes, what a kill leaves and what is done again."""
+"""`awpbench reproduce` and `awpbench train --recipe`: tables, exit codes, what a kill leaves."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_a_small_run_is_the_recipe_with_the_stated_values() -> None:
     [
         ("table1-cifar10-linf-at", {"eps": "0.15", "step_size": "0.0375", "batch_size": 64, "awp": False}),
         ("table1-svhn-linf-at-awp", {"eps": "0.15", "step_size": "0.01875", "lr": 0.01, "awp": True, "awp_warmup": 1}),
-        ("table1-cifar10-l2-at-awp", {"eps": "0.5", "step_size": "15/256", "awp_gamma": 0.01, "awp_warmup": 0}),
+        ("table1-cifar10-l2-at-awp", {"eps": "0.5", "step_size": "0.05859375", "awp_gamma": 0.01, "awp_warmup": 0}),
         ("table2-mart-awp", {"defense": "mart", "beta": 6.0, "normalization": "none", "awp_gamma": 0.005}),
         ("figure3d-cutout", {"cutout": 4, "augmentation": "crop-flip", "padding": "reflect"}),
         ("figure3d-mixup", {"mixup": 1.4}),
