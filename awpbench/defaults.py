@@ -254,13 +254,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def resolve_training(
-    flags: Mapping[str, Any], file: Mapping[str, Any] | None = None
+    flags: Mapping[str, Any],
+    file: Mapping[str, Any] | None = None,
+    *,
+    named: tuple[str, Mapping[str, Any]] = ("", {}),
 ) -> tuple[TrainConfig, dict[str, str]]:
     """Fill in every value that neither a flag nor the file gives, and say where each came from.
 
-    A flag of None counts as not given. Raises UsageError for unknown names and values that make no sense.
+    A flag of None counts as not given. `named` holds values that a flag and the file win over, after their source.
+    Raises UsageError for unknown names and values that make no sense.
     """
-    found: dict[str, Resolved] = {}
+    source, values = named
+    found = {key: Resolved(value, source) for key, value in of_file(TrainConfig, values).items()}
     for key, value in of_file(TrainConfig, file or {}).items():
         found[key] = Resolved(value, "file")
     found.update({key: Resolved(value, "flag") for key, value in flags.items() if value is not None})

@@ -51,6 +51,11 @@ def test_the_wheel_holds_every_module_of_the_package(wheel: zipfile.ZipFile) -> 
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
 
 
+def test_the_wheel_holds_every_recipe(wheel: zipfile.ZipFile) -> None:
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "awpbench" / "recipes").glob("*.toml")}
+    assert {name for name in wheel.namelist() if name.endswith(".toml")} == files != set()
+
+
 def test_the_wheel_carries_the_version_of_the_package_and_its_command(wheel: zipfile.ZipFile) -> None:
     info = f"awpbench-{awpbench.__version__}.dist-info"
     assert email.message_from_bytes(wheel.read(f"{info}/METADATA"))["Version"] == awpbench.__version__

@@ -20,11 +20,12 @@ LAYERS = (
     ("errors",),
     ("own_data",),
     ("config", "provenance"),
-    ("randomness", "rundir", "defaults", "robustbench_compat"),
+    ("randomness", "rundir", "defaults", "recipes", "robustbench_compat"),
     ("models", "threat"),
     ("foreign", "attacks", "data", "differences"),
     ("defenses", "weight_perturbation", "checkpoints", "attack_model"),
     ("training", "evaluation", "analysis", "leaderboard"),
+    ("reproduce",),
     ("cli",),
 )
 LAYER_OF = {unit: height for height, units in enumerate(LAYERS) for unit in units}

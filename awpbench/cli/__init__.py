@@ -18,6 +18,7 @@ from awpbench.cli.inspect import inspect_command
 from awpbench.cli.leaderboard import app as leaderboard_app
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.report import report_command
+from awpbench.cli.reproduce import reproduce
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
 from awpbench.cli.verify import verify_command
@@ -40,6 +41,7 @@ app.command("verify")(verify_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("inspect")(inspect_command)
+app.command("reproduce")(reproduce)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")

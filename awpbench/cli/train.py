@@ -31,9 +31,12 @@ RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIM
 def train(
     arch: Annotated[
         str | None,
-        typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the data set's usual one."),
+        typer.Argument(
+            help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the recipe's or the data set's own."
+        ),
     ] = None,
     *,
+    recipe: Annotated[str | None, typer.Option(help="A run of the AWP paper by name: awpbench list recipes.")] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="standard, at, trades, mart, finetuning or rst")
     ] = None,
@@ -122,11 +125,13 @@ def train(
     from awpbench.defaults import read_config_file, resolve_training
 
     elsewhere = {"arch", "method", "config", "out", "force", "device", "data_dir", "offline", "tensorboard"}
-    elsewhere |= {"dry_run", "as_json"}
+    elsewhere |= {"dry_run", "as_json", "recipe"}
     flags = {key: value for key, value in given.items() if key not in elsewhere}
     flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
-    resolved, sources = resolve_training(flags, read_config_file(Path(config)) if config else None)
-    run = Path(out or Path("runs") / resolved.name())
+    from_file = read_config_file(Path(config)) if config else {}
+    named = _of_recipe(recipe, flags, from_file, data_dir) if recipe else ("", {})
+    resolved, sources = resolve_training(flags, from_file, named=named)
+    run = Path(out or Path("runs") / (f"{recipe}-s{resolved.seed}" if recipe else resolved.name()))
     if dry_run:
         from awpbench.cli.plan import print_training_plan
 
@@ -176,6 +181,24 @@ def _events(run: Path, wanted: bool) -> EventFiles | None:
     from awpbench.training.tensorboard import EventFiles
 
     return EventFiles(run / rundir.TENSORBOARD)
+
+
+def _of_recipe(
+    name: str, flags: dict[str, Any], file: dict[str, Any], data_dir: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Return a recipe's values with the files that it needs, without those that belong to what a flag replaces."""
+    from awpbench import recipes
+    from awpbench.data.sources import data_folder
+
+    recipe = recipes.get(name)
+    replaced: tuple[str, ...] = ("awp_",) if flags["awp"] is False or flags["rwp"] is False else ()
+    if flags["defense"] not in (None, recipe.values["defense"]):
+        replaced += ("beta", "loss")
+    values = {key: value for key, value in recipe.values.items() if not key.startswith(replaced)}
+    for need in recipe.needs:
+        if flags[need.field] is None and need.field not in file:
+            values[need.field] = str(need.find(data_folder(Path(data_dir) if data_dir else None)))
+    return f"recipe {name}", values
 
 
 def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:

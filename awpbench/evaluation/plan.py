@@ -70,6 +70,13 @@ class EvalConfig(BaseModel):
         """The version of the suite, None without one."""
         return SUITES[self.suite].version if self.suite else None
 
+    @property
+    def label(self) -> str:
+        """The name of its folder: `<suite>-v<version>`, or the attacks."""
+        if self.suite:
+            return f"{self.suite}-v{self.suite_version}"
+        return "+".join(each for each in self.attacks if each != "clean") or "clean"
+
     def examples(self, attack: str, total: int) -> int:
         """Return how many of `total` test images an attack sees; clean predictions are made for every image used."""
         if attack == "clean":
