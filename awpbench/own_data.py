@@ -24,7 +24,7 @@ Read = tuple["npt.NDArray[Any]", "npt.NDArray[Any]"]
 """Images (N, C, H, W) as uint8, and labels (N,) as int64."""
 
 NPZ = "Write it with: numpy.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...), images uint8 (N, H, W, C)."
-FOLDER = "Put the images into train/CLASS/ and test/CLASS/, all of one size, all grey or all in colour."
+FOLDER = "Put the images into train/CLASS/ and test/CLASS/, all of one size, and all grey where the first one is."
 DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
 GREY = ("1", "L", "LA")
 
@@ -105,7 +105,9 @@ def _stamp(name: str) -> object:
         found = os.stat(name)
     except OSError as error:
         what = f"there is no data set {name} here ({os.getcwd()}): {error.strerror}"
-        raise InputError(what, "Check the path given to --dataset, or the folder that you are in.") from None
+        raise InputError(
+            what, "Give its path with --dataset, which eval and verify take too, or change into its folder."
+        ) from None
     return found.st_mtime_ns, found.st_size
 
 
@@ -228,7 +230,7 @@ def _read_folder(path: Path, split: Split) -> Read:
     chosen = [(label, file) for turn in turns for label, file in enumerate(turn) if file is not None]
     images = np.empty((len(chosen), *shape), dtype=np.uint8)
     for place, (_, file) in enumerate(chosen):
-        pixels = _pixels(file)
+        pixels = _pixels(file, grey=shape[0] == 1)
         if pixels.shape != shape:
             forms = ("{}x{} with {} channel(s)".format(*each[1:], each[0]) for each in (pixels.shape, shape))
             raise InputError("{} is {}, and the first image {}".format(file, *forms), FOLDER)
@@ -236,8 +238,11 @@ def _read_folder(path: Path, split: Split) -> Read:
     return images, np.array([label for label, _ in chosen], dtype=np.int64)
 
 
-def _pixels(file: Path) -> npt.NDArray[Any]:
-    """Return an image (C, H, W): one channel where it is grey, else red, green and blue, transparency dropped."""
+def _pixels(file: Path, *, grey: bool | None = None) -> npt.NDArray[Any]:
+    """Return an image (C, H, W) of one channel, or of red, green and blue, transparency dropped.
+
+    `grey` asks for one channel, which an image of any mode has where its colours are grey; None: the mode decides.
+    """
     import numpy as np
     from PIL import Image
 
@@ -245,7 +250,8 @@ def _pixels(file: Path) -> npt.NDArray[Any]:
         with Image.open(file) as image:
             if image.mode.startswith(DEEP):
                 raise InputError(f"{file} has more than 8 bits a channel ({image.mode})", "Convert it to 8 bits.")
-            pixels = np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+            one = image.mode in GREY if grey is None else grey
+            pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{file} is no image that Pillow can read ({error})", "Remove or replace it.") from None
-    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1))
+    return pixels[:1] if one and (pixels == pixels[:1]).all() else pixels

@@ -130,10 +130,40 @@ def test_at_resolves_to_the_published_protocol_of_at_awp() -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "norm", "eps"),
-    [("cifar10", "Linf", "8/255"), ("cifar10", "L2", "128/255"), ("mnist", "Linf", "0.3"), ("digits", "Linf", "0.15")],
+    [
+        ("cifar10", "Linf", "8/255"),
+        ("cifar10", "L2", "128/255"),
+        ("cifar100", "Linf", "8/255"),
+        ("svhn", "L2", "128/255"),
+        ("mnist", "Linf", "0.3"),
+        ("fashion-mnist", "Linf", "0.1"),
+        ("digits", "Linf", "0.15"),
+    ],
 )
 def test_the_budget_depends_on_the_data_set_and_the_norm(dataset: str, norm: str, eps: str) -> None:
     assert resolve(dataset=dataset, norm=norm)[0].eps.text == eps
+
+
+def test_at_on_svhn_takes_smaller_steps_a_lower_rate_and_a_warm_up() -> None:
+    config, sources = resolve(dataset="svhn", defense="at", awp=True)
+    assert (config.step_size.text, config.lr, config.awp_warmup) == ("1/255", 0.01, 5)
+    assert (config.augmentation, config.architecture) == ("none", "prn18")
+    told = [sources[key] for key in ("step_size", "lr", "awp_warmup", "augmentation")]
+    assert told == ["dialect awp, data set svhn", "data set svhn", "defense at on data set svhn", "data set svhn"]
+    assert resolve(dataset="svhn", norm="L2")[0].step_size.text == "15/255"
+    assert resolve(dataset="svhn", defense="trades", awp=True)[0].awp_warmup == 10
+    assert resolve(dataset="svhn", lr=0.1)[0].lr == 0.1
+
+
+def test_cifar100_is_shifted_flipped_and_turned_with_zeros_outside() -> None:
+    config, sources = resolve(dataset="cifar100")
+    assert (config.augmentation, config.padding, config.step_size.text) == ("crop-flip-rotate", "zero", "2/255")
+    assert sources["augmentation"] == "data set cifar100"
+
+
+def test_the_model_of_a_data_set_is_one_that_fits_its_images() -> None:
+    models = [resolve(dataset=name)[0].architecture for name in ("cifar10", "cifar100", "svhn", "mnist", "digits")]
+    assert models == ["prn18", "prn18", "prn18", "small-cnn", "small-cnn"]
 
 
 def test_l2_steps_are_15_over_255_at_the_budget_128_over_255() -> None:

@@ -36,11 +36,11 @@ def load(
 ) -> DataSet:
     """Return the training, validation and test images of a data set, fetching them first where files are missing.
 
-    `name` is one of DATASETS, or the path of an `.npz` file or a folder of images (docs/data.md). `validation`
-    training images are set aside (0: none; by default 1,000, of digits 200, of a path a tenth but at most 1,000).
-    The others keep their order in the file, and `train_examples` keeps the first so many of them. The folder is
-    `data_dir`, else what AWPBENCH_DATA names, else the cache folder. Raises UsageError for an unknown name or more
-    images than there are, InputError for missing or damaged data.
+    `name` is one of DATASETS, or the path of an `.npz` file or a folder of images (docs/data.md). `validation` training
+    images are set aside (0: none; by default 1,000, of digits 200, of a path a tenth, 1,000 at most). The others keep
+    their order in the file, and `train_examples` keeps the first so many of them. The folder is `data_dir`, else what
+    AWPBENCH_DATA names, else the cache folder. Raises UsageError for an unknown name or more images than there are,
+    InputError for missing or damaged data.
     """
     from awpbench.data import loading
 
