@@ -234,11 +234,6 @@ class TrainConfig(BaseModel):
                 f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
                 "Give a smaller --awp-warmup or more --epochs.",
             )
-        if self.precision != "fp32" and self.defense in ("standard", "at"):
-            raise UsageError(
-                f"--precision {self.precision} needs an attack in eval mode, and the one of {self.defense} is none",
-                "Leave --precision out, or choose --method trades or mart.",
-            )
         if self.select_on == "validation" and self.validation_examples == 0:
             raise UsageError(
                 "the best checkpoint is chosen on validation images, but none are set aside",

@@ -19,7 +19,7 @@ from torch.optim import SGD
 from awpbench import checkpoints, defenses, rundir
 from awpbench.attack_model import AttackModel
 from awpbench.checkpoints import ModelSpec
-from awpbench.config import TrainConfig
+from awpbench.config import Precision, TrainConfig
 from awpbench.data.augment import crop_flip
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import DATASETS
@@ -28,6 +28,7 @@ from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
 from awpbench.training.measure import measure
+from awpbench.training.precision import Views, views
 from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
 
@@ -75,6 +76,7 @@ class State:
     model: nn.Module
     optimizer: SGD
     sums: Sums
+    views: Views
     epoch: int = 0
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +142,8 @@ def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
     """Return the fast copy that a defense attacks in eval mode, None for an attack in train mode."""
     if defenses.get(config.defense).attack_mode == "train":
         return None
-    return AttackModel(state.model, config.precision)
+    precision: Precision = "fp32" if config.precision == "fp32" else "bf16-attack"
+    return AttackModel(state.model, precision, compile=config.compile)
 
 
 def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
@@ -165,7 +168,7 @@ def _state(model: nn.Module, config: TrainConfig, device: torch.device) -> State
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
-    return State(model, optimizer, Sums.zero(device))
+    return State(model, optimizer, Sums.zero(device), views(model, config.precision, compile=config.compile))
 
 
 def one_step(
@@ -201,6 +204,7 @@ def one_step(
         generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
         hyper={} if config.beta is None else {"beta": config.beta},
         attack_model=attack_model,
+        views=state.views,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
     )

@@ -14,6 +14,7 @@ from awpbench.attack_model import AttackModel
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
+from awpbench.training.precision import Views, compilation_explained
 from awpbench.weight_perturbation import perturbed
 
 
@@ -39,6 +40,7 @@ class _Listener:
         return logits
 
 
+@compilation_explained()
 def training_step(
     model: nn.Module,
     optimizer: Optimizer,
@@ -53,13 +55,15 @@ def training_step(
     generator: Draws,
     hyper: Mapping[str, float],
     attack_model: AttackModel | None = None,
+    views: Views | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
     `x` is `(N, C, H, W)` in [0, 1]. A defense whose attack runs in eval mode attacks `attack_model`, a folded copy of
-    the net that is refreshed first, when one is given. `guard` sees the loss before the weights change and may raise;
+    the net that is refreshed first, when one is given. `views` are called in place of the net, of which they share the
+    weights. `guard` sees the loss before the weights change and may raise;
     `pulse` is called at every forward pass before that and may raise as well: then the weights are those from before
     the step. Batch-norm running statistics see the attack's forwards (in train mode) and the update's, not the
     ascent's.
@@ -72,13 +76,15 @@ def training_step(
 
         return forward
 
+    views = views or Views(model, model)
     settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
-    with _target(model, attack_model, defense) as target:
+    with _target(model, views, attack_model, defense) as target:
         x_adv = defense.attack(watched(target), x, y, **settings).detach()
     model.train()
+    views.update.train()
     with perturbed(model, gamma) as perturbation:
-        perturbation.ascend(lambda: defense.loss(watched(model), x, x_adv, y, **hyper))
-        listener = _Listener(model, x_adv)
+        perturbation.ascend(lambda: defense.loss(watched(views.update), x, x_adv, y, **hyper))
+        listener = _Listener(views.update, x_adv)
         loss = defense.loss(listener, x, x_adv, y, **hyper)
         guard(loss.detach())
         optimizer.zero_grad(set_to_none=True)
@@ -90,16 +96,16 @@ def training_step(
 
 @contextmanager
 def _target(
-    model: nn.Module, attack_model: AttackModel | None, defense: Defense
+    model: nn.Module, views: Views, attack_model: AttackModel | None, defense: Defense
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Hand out what the defense attacks: the folded copy where it has one, else the net itself, frozen."""
+    """Hand out what the defense attacks: the folded copy where it has one, else a view of the net itself, frozen."""
     if defense.attack_mode == "eval" and attack_model is not None:
         attack_model.refresh()
         yield attack_model
         return
     model.train(defense.attack_mode == "train")
     with frozen(model):
-        yield model
+        yield views.attacked(defense.attack_mode == "train")
 
 
 @contextmanager
