@@ -36,13 +36,15 @@ class AttackModel:
 
     A net that torch.fx cannot trace, or whose logits folding would change by more than 1e-4 on random images (looked
     at in the first call), is copied as it is. After the net's weights changed, call `refresh`; after it moved to
-    another device or dtype, make a new AttackModel. With precision `bf16-attack` the first call raises UsageError for
+    another device or dtype, make a new AttackModel. With `compile`, torch.compile makes the copy faster, for one batch
+    size after another. With precision `bf16-attack` the first call raises UsageError for
     a net that cannot be folded and lowered to bfloat16.
     """
 
-    def __init__(self, net: nn.Module, precision: Precision = "fp32") -> None:
+    def __init__(self, net: nn.Module, precision: Precision = "fp32", *, compile: bool = False) -> None:
         self._net = net
         self._precision = precision
+        self._compile = compile
         self._layout = layout(net)
         self._live = _alias(net)
         self._plain: nn.Module | None = copy.deepcopy(self._live)  # None once the folded copy has been compared with it
@@ -113,6 +115,9 @@ class AttackModel:
             self._fast, self._folds = None, []
         else:
             raise UsageError("the logits in bf16 are not those of the net", "Attack it with --precision fp32.")
+        chosen = self._fast or self._plain
+        if self._compile and chosen is not None:
+            chosen.compile(dynamic=False)
         self._settled = True
 
     def _change(self, x: Tensor) -> float:

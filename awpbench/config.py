@@ -239,12 +239,6 @@ class TrainConfig(BaseModel):
         self._check_regularisers()
         self._check_borrowing()
         self._check_compat()
-        if self.precision != "fp32" and (self.loss or self.defense) in ("standard", "at"):
-            raise UsageError(
-                f"--precision {self.precision} needs an attack in eval mode, and the one of "
-                f"{self.loss or self.defense} is none",
-                "Leave --precision out, or choose --method trades or mart.",
-            )
         if self.select_on == "validation" and self.validation_examples == 0:
             raise UsageError(
                 "the best checkpoint is chosen on validation images, but none are set aside",

@@ -352,18 +352,7 @@ def test_mart_weighs_its_robust_term_as_the_public_code_does_per_architecture() 
     assert resolve(defense="mart", architecture="prn18")[0].beta == 5.0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16-attack", "bf16"])
 @pytest.mark.parametrize("defense", list(defenses.DEFENSES))
-def test_bf16_is_for_the_defenses_that_attack_in_eval_mode(defense: str) -> None:
-    flags = {"defense": defense, "precision": "bf16-attack"}
-    if defenses.get(defense).attack_mode == "eval":
-        assert resolve_training(flags)[0].precision == "bf16-attack"
-    else:
-        with pytest.raises(UsageError, match="needs an attack in eval mode"):
-            resolve_training(flags)
-
-
-def test_a_train_mode_attack_has_no_bf16_copy() -> None:
-    with pytest.raises(UsageError) as caught:
-        resolve_training({"defense": "at", "precision": "bf16-attack"})
-    assert caught.value.what == "--precision bf16-attack needs an attack in eval mode, and the one of at is none"
-    assert caught.value.mend == "Leave --precision out, or choose --method trades or mart."
+def test_every_defense_has_every_precision(defense: str, precision: str) -> None:
+    assert resolve_training({"defense": defense, "precision": precision})[0].precision == precision

@@ -19,7 +19,7 @@ from torch.optim import SGD
 from awpbench import checkpoints, defenses, rundir
 from awpbench.attack_model import AttackModel
 from awpbench.checkpoints import ModelSpec
-from awpbench.config import TrainConfig
+from awpbench.config import Precision, TrainConfig
 from awpbench.data.augment import augment
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import normalization_of
@@ -32,6 +32,7 @@ from awpbench.training import start
 from awpbench.training.batches import all_images, batch_weights, epoch_batches
 from awpbench.training.clock import StepClock
 from awpbench.training.measure import measure
+from awpbench.training.precision import Views, views
 from awpbench.training.regularisers import (
     average,
     averaged_copy,
@@ -91,6 +92,7 @@ class State:
     model: nn.Module
     optimizer: SGD
     sums: Sums
+    views: Views
     classes: int
     averaged: nn.Module | None = None
     epoch: int = 0
@@ -183,7 +185,8 @@ def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
     """Return the fast copy that a defense attacks in eval mode, None for an attack in train mode."""
     if defenses.get(config.defense, config.loss).attack_mode == "train":
         return None
-    return AttackModel(state.model, config.precision)
+    precision: Precision = "fp32" if config.precision == "fp32" else "bf16-attack"
+    return AttackModel(state.model, precision, compile=config.compile)
 
 
 def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
@@ -210,7 +213,8 @@ def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.d
         fused=device.type in ("cpu", "cuda"),
     )
     averaged = averaged_copy(model) if config.ema else None
-    return State(model, optimizer, Sums.zero(device), data.classes, averaged)
+    seen = views(model, config.precision, compile=config.compile)
+    return State(model, optimizer, Sums.zero(device), seen, data.classes, averaged)
 
 
 def one_step(
@@ -263,6 +267,7 @@ def one_step(
         generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
         hyper=hyper,
         attack_model=attack_model,
+        views=state.views,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
         lap=lap,

@@ -17,6 +17,7 @@ from awpbench.config import SizeNorm
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
+from awpbench.training.precision import Views, compilation_explained
 from awpbench.weight_perturbation import perturbed
 
 
@@ -42,6 +43,7 @@ class _Listener:
         return logits
 
 
+@compilation_explained()
 def training_step(
     model: nn.Module,
     optimizer: Optimizer,
@@ -61,6 +63,7 @@ def training_step(
     random: Draws | None = None,
     penalty: Callable[[], Tensor] | None = None,
     attack_model: AttackModel | None = None,
+    views: Views | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
     lap: Callable[[str], None] = lambda part: None,
@@ -72,10 +75,11 @@ def training_step(
     steps of v alternate `alternations` times (AWP paper, section 4.2); given `random`, v is drawn from it once instead.
     `penalty` is added to the loss of the update, at w + v, but not to the one that v climbs. A defense whose attack
     runs in eval mode attacks `attack_model`, a folded copy of the net that takes over its weights before each attack,
-    when one is given. `guard` sees the loss before the weights change and may raise; `pulse` is called at every forward
-    pass before that and may raise as well: then the weights are those from before the step, up to rounding where v had
-    been in them. Batch-norm running statistics see the attacks' forwards (in train mode) and the update's, not the
-    ascent's. `lap` hears at the end of each part of the step which it was: attack, ascent or update (`StepClock.lap`).
+    when one is given; `views` are called in place of the net, whose weights they share. `guard` sees the loss before
+    the weights change and may raise; `pulse` is called at every forward pass before that and may raise as well: then
+    the weights are those from before the step, up to rounding where v had been in them. Batch-norm running statistics
+    see the attacks' forwards (in train mode) and the update's, not the ascent's. `lap` hears at the end of each part of
+    the step which it was: attack, ascent or update (`StepClock.lap`).
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -85,19 +89,21 @@ def training_step(
 
         return forward
 
+    views = views or Views(model, model)
     settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
     with perturbed(model, gamma, steps=ascent_steps, size=size) as perturbation:
         for _ in range(alternations if gamma and random is None else 1):
-            with _target(model, attack_model, defense) as target:
+            with _target(model, views, attack_model, defense) as target:
                 x_adv = defense.attack(watched(target), x, y, **settings).detach()
             lap("attack")
             model.train()
+            views.update.train()
             if random is None:
-                perturbation.ascend(partial(defense.loss, watched(model), x, x_adv, y, **hyper))
+                perturbation.ascend(partial(defense.loss, watched(views.update), x, x_adv, y, **hyper))
             else:
                 perturbation.draw(random)
             lap("ascent")
-        listener = _Listener(model, x_adv)
+        listener = _Listener(views.update, x_adv)
         loss = defense.loss(listener, x, x_adv, y, **hyper)
         if penalty is not None:
             loss = loss + penalty()
@@ -119,16 +125,16 @@ def _right(logits: Tensor, y: Tensor) -> Tensor:
 
 @contextmanager
 def _target(
-    model: nn.Module, attack_model: AttackModel | None, defense: Defense
+    model: nn.Module, views: Views, attack_model: AttackModel | None, defense: Defense
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Hand out what the defense attacks: the folded copy where it has one, else the net itself, frozen."""
+    """Hand out what the defense attacks: the folded copy where it has one, else a view of the net itself, frozen."""
     if defense.attack_mode == "eval" and attack_model is not None:
         attack_model.refresh()
         yield attack_model
         return
     model.train(defense.attack_mode == "train")
     with frozen(model):
-        yield model
+        yield views.attacked(defense.attack_mode == "train")
 
 
 @contextmanager
