@@ -59,6 +59,7 @@ class TrainingProgress(common.LiveBars):
                 [
                     f"epoch {metrics['epoch']}/{self._epochs} lr {metrics['lr']:.4g} loss {metrics['loss']:.4f}",
                     *measured,
+                    *(["out of patience"] if metrics.get("stopped_early") else []),
                 ]
             )
         )
