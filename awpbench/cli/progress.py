@@ -70,6 +70,7 @@ class TrainingProgress(common.LiveBars):
                     f"epoch {metrics['epoch']}/{self._epochs} lr {metrics['lr']:.4g} loss {metrics['loss']:.4f}",
                     *measured,
                     *([spent(timing)] if (timing := metrics.get("timing")) else []),
+                    *(["out of patience"] if metrics.get("stopped_early") else []),
                 ]
             )
         )

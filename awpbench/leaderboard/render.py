@@ -145,7 +145,7 @@ def _awp(row: Details) -> str:
     if row.defense is None:
         return UNKNOWN
     if row.awp is None:
-        return "no"
+        return "no (RWP)" if (row.train or {}).get("rwp") else "no"
     return f"{row.awp.gamma:g}" + (f" after {row.awp.warmup} epochs" if row.awp.warmup else "")
 
 

@@ -41,6 +41,17 @@ def test_every_defense_trains_with_awp_into_a_folder_named_after_it(method: str)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_run_that_loses_patience_says_so_and_is_finished(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "small-cnn", "--rwp", "--awp-gamma", "0.3", "--lr", "1e-9", "--patience", "1", *QUICK]
+    assert main([*words, "--epochs", "9"]) == 0
+    run = Path("runs/digits-small-cnn-w4-at-rwp-s0")
+    last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+    assert said(capsys)[-2].endswith("  out of patience")
+    assert main(["resume", str(run)]) == 0
+    assert (run / "metrics.jsonl").read_text().splitlines()[-1] == last
+    assert json.loads(last)["stopped_early"] is True
+
+
 def test_json_is_the_only_thing_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "small-cnn", *QUICK, "--json"]) == 0
     out = capsys.readouterr().out

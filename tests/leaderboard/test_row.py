@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from awpbench.config import TrainConfig
 from awpbench.errors import CheckError, InputError
+from awpbench.leaderboard.render import _awp
 from awpbench.leaderboard.row import ID, PERCENT, Card, Row, board_of, checked, json_schema
 from tests.leaderboard import crafted
 
@@ -70,6 +71,19 @@ def test_a_row_says_how_we_trained_the_net() -> None:
         "train_examples": 1000,
         "width": 16,
     }
+
+
+def test_a_row_keeps_the_size_of_a_random_perturbation_and_its_table_names_it() -> None:
+    config = crafted.config(awp=False, rwp=True, awp_gamma=0.6, awp_warmup=2)
+    row = Row.from_result({**crafted.result(), "training": config})
+    details = row.document()["awpbench"]
+    assert details["awp"] is None
+    assert {key: details["train"][key] for key in ("rwp", "awp_gamma", "awp_warmup")} == {
+        "rwp": True,
+        "awp_gamma": 0.6,
+        "awp_warmup": 2,
+    }
+    assert _awp(row.awpbench) == "no (RWP)"
 
 
 def test_a_net_that_we_did_not_train_has_no_training_and_empty_bibliography() -> None:
