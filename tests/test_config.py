@@ -186,7 +186,7 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         (
             {"defense": "tardes"},
             "there is no defense called 'tardes'",
-            "Did you mean 'trades'? Known: standard, at, trades, mart.",
+            "Did you mean 'trades'? Known: standard, at, trades, mart, finetuning, rst.",
         ),
         (
             {"dataset": "cifar-10"},
@@ -324,8 +324,9 @@ def test_the_name_of_a_run_says_what_it_is() -> None:
 
 
 def test_no_default_is_nan() -> None:
-    for defense in ("standard", "at", "trades", "mart"):
-        values = resolve(defense=defense)[0].model_dump().values()
+    borrowing: dict[str, dict[str, Any]] = {"finetuning": {"init_from": "x.pt"}, "rst": {"unlabelled": "x.npz"}}
+    for defense in defenses.DEFENSES:
+        values = resolve(defense=defense, **borrowing.get(defense, {}))[0].model_dump().values()
         assert not any(isinstance(value, float) and math.isnan(value) for value in values)
 
 
@@ -352,7 +353,117 @@ def test_mart_weighs_its_robust_term_as_the_public_code_does_per_architecture() 
     assert resolve(defense="mart", architecture="prn18")[0].beta == 5.0
 
 
+def test_finetuning_takes_its_own_schedule_and_the_attack_and_loss_of_at() -> None:
+    cfg, sources = resolve(defense="finetuning", init_from="x.pt", awp=True)
+    values = (cfg.loss, cfg.epochs, cfg.batch_size, cfg.lr, cfg.schedule, cfg.lr_end, cfg.nesterov, cfg.weight_decay)
+    assert values == ("at", 50, 128, 0.001, "cosine", 1e-6, True, 5e-4)
+    assert (cfg.normalization, cfg.padding, cfg.steps, cfg.beta, cfg.awp_gamma) == ("meanstd", "zero", 10, None, 0.01)
+    assert (sources["lr"], sources["loss"], sources["padding"]) == ("defense finetuning",) * 3
+    assert (sources["steps"], sources["awp_gamma"]) == ("loss at", "loss at")
+
+
+def test_rst_takes_its_own_schedule_and_the_attack_and_loss_of_trades() -> None:
+    cfg, sources = resolve(defense="rst", unlabelled="x.npz", awp=True)
+    values = (cfg.loss, cfg.epochs, cfg.batch_size, cfg.lr, cfg.schedule, cfg.lr_end, cfg.nesterov, cfg.weight_decay)
+    assert values == ("trades", 200, 256, 0.1, "cosine", 0.0, True, 5e-4)
+    assert (cfg.normalization, cfg.padding, cfg.beta, cfg.awp_gamma, cfg.awp_warmup) == ("none", "zero", 6.0, 0.005, 10)
+    assert (cfg.unlabelled_fraction, cfg.unlabelled_weight) == (0.5, 1.0)
+    assert (sources["batch_size"], sources["normalization"]) == ("defense rst", "defense rst")
+    assert (sources["beta"], sources["awp_gamma"]) == ("loss trades", "loss trades")
+
+
+def test_a_borrowed_loss_brings_its_own_hyperparameters() -> None:
+    cfg, sources = resolve(defense="rst", unlabelled="x.npz", loss="mart", architecture="wrn-28-10")
+    assert (cfg.beta, sources["beta"]) == (6.0, "loss mart, wide residual network")
+    assert resolve(defense="rst", unlabelled="x.npz", loss="at")[0].beta is None
+    assert resolve(defense="finetuning", init_from="x.pt", loss="trades")[0].normalization == "none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "mend"),
+    [
+        (
+            {"defense": "finetuning"},
+            "finetuning starts from a pre-trained net, and none is given",
+            "Add --init-from CHECKPOINT.",
+        ),
+        (
+            {"defense": "rst"},
+            "--method rst and --unlabelled FILE need each other",
+            "Make the file with: awpbench data pseudolabel --ckpt CHECKPOINT --images FILE --out FILE.npz",
+        ),
+        (
+            {"defense": "at", "unlabelled": "x.npz"},
+            "--method rst and --unlabelled FILE need each other",
+            "Make the file with: awpbench data pseudolabel --ckpt CHECKPOINT --images FILE --out FILE.npz",
+        ),
+        (
+            {"defense": "rst", "unlabelled": "x.npz", "loss": "standard"},
+            "rst takes attack and loss of another defense, and standard lends none",
+            "Give --loss at, trades or mart.",
+        ),
+        (
+            {"defense": "at", "loss": "trades"},
+            "--loss trades is for finetuning and rst",
+            "Leave it out, or --method trades.",
+        ),
+        (
+            {"defense": "rst", "unlabelled": "x.npz", "unlabelled_fraction": 0.001},
+            "of a batch of 256, 0.001 leaves one part without an image",
+            "Give a larger --batch-size, or an --unlabelled-fraction nearer to 0.5.",
+        ),
+    ],
+)
+def test_what_finetuning_and_rst_need_is_said(flags: dict[str, Any], what: str, mend: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve(**flags)
+    assert (refused.value.what, refused.value.mend) == (what, mend)
+
+
+def test_no_mistake_of_public_code_is_repeated_by_default() -> None:
+    for defense, more in (("at", {}), ("finetuning", {"init_from": "x.pt"}), ("rst", {"unlabelled": "x.npz"})):
+        assert resolve(defense=defense, **more)[0].compat == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "what", "mend"),
+    [
+        (
+            {"compat": ["hendrycks-attack-center"]},
+            "there is no compat name called 'hendrycks-attack-center'",
+            "Did you mean 'hendrycks-attack-centre'? Known: hendrycks-attack-centre, svhn-l2-start, first-batch-eval.",
+        ),
+        (
+            {"compat": ["svhn-l2-start"]},
+            "compat svhn-l2-start is a mistake of the attack of at in L2, which this run does not use",
+            "Leave it out.",
+        ),
+        (
+            {"compat": ["first-batch-eval"], "defense": "trades"},
+            "compat first-batch-eval is a mistake of the attack of at, which this run does not use",
+            "Leave it out.",
+        ),
+        (
+            {"compat": ["first-batch-eval", "first-batch-eval"]},
+            "a name stands twice in compat",
+            "Leave one of them out.",
+        ),
+    ],
+)
+def test_a_mistake_that_is_unknown_or_cannot_occur_is_refused(values: dict[str, Any], what: str, mend: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve_training({}, values)
+    assert (refused.value.what, refused.value.mend) == (what, mend)
+
+
+def test_a_file_names_mistakes_to_repeat() -> None:
+    cfg, sources = resolve_training({}, {"compat": ["hendrycks-attack-centre", "first-batch-eval"]})
+    assert cfg.compat == ("hendrycks-attack-centre", "first-batch-eval")
+    assert sources["compat"] == "file"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16-attack", "bf16"])
 @pytest.mark.parametrize("defense", list(defenses.DEFENSES))
 def test_every_defense_has_every_precision(defense: str, precision: str) -> None:
-    assert resolve_training({"defense": defense, "precision": precision})[0].precision == precision
+    needs = {"finetuning": {"init_from": "x.pt"}, "rst": {"unlabelled": "x.npz"}}.get(defense, {})
+    assert resolve_training({"defense": defense, "precision": precision, **needs})[0].precision == precision

@@ -65,7 +65,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(f"there is no file {path}", "Check the path; a relative one begins where you are.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a file of images", "Name the .npz or .pickle file in it.") from None
-    except (ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise InputError(f"{path} is no .npz of plain arrays, or damaged", "Make or copy the file again.") from None
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from awpbench.defenses import mart, trades
+from awpbench import defenses
+from awpbench.defenses import at, mart, rst, standard, trades
 
 
 def golden_logits(device: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,3 +59,60 @@ def test_losses_run_on_the_meta_device() -> None:
         total.backward()
         assert total.device.type == "meta"
         assert total.shape == ()
+
+
+PARTS = torch.tensor([False, True, False, False, True, False, True, False])  # which images have pseudo-labels
+
+
+def at_from_logits(clean: Tensor, adversarial: Tensor, y: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """AT's loss of a model that knows the adversarial logits."""
+    return at.DEFENSE.loss(lambda x: adversarial, clean, adversarial, y, weights=weights)
+
+
+@pytest.mark.parametrize("unlabelled_weight", [0.0, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("loss", [at_from_logits, trades.from_logits, mart.from_logits], ids=["at", "trades", "mart"])
+def test_one_weighted_pass_equals_the_losses_of_the_parts_worked_out_apart(loss: Any, unlabelled_weight: float) -> None:
+    clean, adversarial, y = golden_logits("cpu")
+    weighted = loss(clean, adversarial, y, weights=rst.image_weights(PARTS, unlabelled_weight))
+    rho_l, rho_u = (loss(clean[part], adversarial[part], y[part]) for part in (~PARTS, PARTS))
+    expected = (rho_l + unlabelled_weight * rho_u) / (1 + unlabelled_weight)
+    assert weighted.item() == pytest.approx(expected.item(), rel=1e-12)
+    for one, other in zip(gradients(weighted, adversarial), gradients(expected, adversarial), strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+def gradients(loss: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, logits, retain_graph=True)
+
+
+@pytest.mark.parametrize("loss", [at_from_logits, trades.from_logits, mart.from_logits], ids=["at", "trades", "mart"])
+def test_the_weights_one_give_the_plain_mean(loss: Any) -> None:
+    clean, adversarial, y = golden_logits("cpu")
+    plain, weighted = loss(clean, adversarial, y), loss(clean, adversarial, y, weights=torch.ones(8))
+    assert weighted.item() == pytest.approx(plain.item(), rel=1e-14)
+
+
+def test_lambda_one_and_two_halves_give_every_image_the_weight_one() -> None:
+    halves = torch.tensor([True, False, False, True])
+    assert rst.image_weights(halves, 1.0).tolist() == [1.0] * 4
+
+
+def test_the_public_codes_mean_at_another_fraction_is_lambda_f_over_one_minus_f() -> None:
+    three_of_eight = PARTS  # f = 3/8, so lambda = 3/5
+    assert rst.image_weights(three_of_eight, 3 / 5).tolist() == pytest.approx([1.0] * 8)
+
+
+def test_the_weights_of_two_images_equal_the_case_worked_by_hand() -> None:
+    weights = rst.image_weights(torch.tensor([False, True]), 3.0)  # (rho_l + 3 rho_u) / 4, times 2 images
+    assert weights.tolist() == [0.5, 1.5]
+
+
+def test_lambda_zero_is_the_loss_of_the_labelled_images_alone() -> None:
+    assert rst.image_weights(PARTS, 0.0)[PARTS].tolist() == [0.0] * 3
+
+
+def test_a_defense_that_borrows_has_the_lenders_attack_and_loss() -> None:
+    assert defenses.get("finetuning") is at.DEFENSE
+    assert defenses.get("rst") is trades.DEFENSE
+    assert defenses.get("rst", "mart") is mart.DEFENSE
+    assert at.DEFENSE.loss is standard.DEFENSE.loss
