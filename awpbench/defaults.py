@@ -306,7 +306,7 @@ def resolve_training(
     settle("beta", method.beta, of_loss)
     settle("augmentation", facts.augmentation, of_data)
     if method.padding and facts.augmentation != "none":
-        settle("padding", method.padding, of_loss)
+        settle("padding", method.padding, of_defense)
     settle("padding", facts.padding, of_data)
     if found["select_on"].value == "test":
         settle("validation_examples", 0, "select-on test")
