@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 EPS = 1e-20  # keeps a weight without gradient where it is, instead of dividing zero by zero
 
@@ -14,8 +16,9 @@ EPS = 1e-20  # keeps a weight without gradient where it is, instead of dividing 
 class WeightPerturbation:
     """The perturbation that is in the weights at the moment: `v`, by parameter name; empty before the ascent."""
 
-    def __init__(self, model: nn.Module, gamma: float) -> None:
+    def __init__(self, model: nn.Module, gamma: float, reduce: Reduce) -> None:
         self._model = model
+        self._reduce = reduce
         self._gamma = gamma
         self._weights = perturbable(model)
         self.v: dict[str, Tensor] = {}
@@ -30,7 +33,7 @@ class WeightPerturbation:
             return
         weights: list[Tensor] = list(self._weights.values())
         with batch_norm_statistics_kept(self._model), torch.enable_grad():
-            gradients = torch.autograd.grad(loss(), weights)
+            gradients = list(self._reduce(torch.autograd.grad(loss(), weights)))
         self.remove()
         with torch.no_grad():
             dtype = torch.promote_types(weights[0].dtype, torch.float32)
@@ -49,13 +52,18 @@ class WeightPerturbation:
 
 
 @contextmanager
-def perturbed(model: nn.Module, gamma: float) -> Iterator[WeightPerturbation]:
+def perturbed(
+    model: nn.Module, gamma: float, *, reduce: Reduce = lambda gradients: gradients
+) -> Iterator[WeightPerturbation]:
     """Hold an adversarial perturbation in the model's weights until the block ends; gamma 0 does nothing.
+
+    `reduce` sees the gradients of the ascent before their lengths are taken: several processes that have a share of the
+    batch each sum them there.
 
     Step the optimiser inside the block: the authors restore the weights after the step, so that momentum and weight
     decay act on w + v (Eq. 11). On an exception the weights are restored as well.
     """
-    perturbation = WeightPerturbation(model, gamma)
+    perturbation = WeightPerturbation(model, gamma, reduce)
     try:
         yield perturbation
     finally:

@@ -20,12 +20,14 @@ MODELS = {
     "wrn-28-10": "awpbench.models.wideresnet:wideresnet",
     "resnet18": "awpbench.models.resnet:resnet18",
     "small-cnn": "awpbench.models.small_cnn:small_cnn",
+    "small-cnn-nobn": "awpbench.models.small_cnn:small_cnn_nobn",
 }
 ALIASES = {"preactresnet-18": "prn18", "resnet-18": "resnet18", "wrn34": "wrn-34-10", "wrn28": "wrn-28-10"}
 PUBLISHED = {
     "prn18": "PreActResNet-18",
     "resnet18": "ResNet-18",
     "small-cnn": "SmallCNN",
+    "small-cnn-nobn": "SmallCNN without batch norm",
 }  # as RobustBench spells architectures
 
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")

@@ -27,11 +27,13 @@ from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
+from awpbench.training import distributed
+from awpbench.training.distributed import ALONE, Group
 from awpbench.training.measure import measure
 from awpbench.training.schedules import SCHEDULES
 from awpbench.training.step import StepOutcome, training_step
 
-LAST_GOOD = "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+MINUTES = 10.0  # between two saves of last.pt within an epoch
 
 
 class HalfStep(Exception):
@@ -40,6 +42,9 @@ class HalfStep(Exception):
 
 class Progress(Protocol):
     """What a training run tells its watcher."""
+
+    def start(self, *, epoch: int, step: int, steps: int) -> None:
+        """Report that an epoch starts, or goes on after so many steps."""
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, robust: float) -> None:
         """Report a finished step: the running means of this epoch's loss and of the robust accuracy in training."""
@@ -79,6 +84,8 @@ class State:
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    last_good: str = ""  # what last.pt holds
+    saved_at: float = 0.0  # time.monotonic() of the last save
 
 
 def train(
@@ -90,50 +97,72 @@ def train(
     progress: Progress,
     stop: Callable[[], int | None] = lambda: None,
     resume: bool = False,
+    begun: Callable[[], None] = lambda: None,
+    checkpoint_every: float = MINUTES,
+    group: Group = ALONE,
 ) -> list[dict[str, Any]]:
     """Train, and return the lines of metrics.jsonl.
 
     `stop` is asked at every forward pass of the attack and of the ascent in the weights, after every step and after
     every measured batch; when it returns a signal's number, the state after the last whole step is saved and
-    Interrupted is raised. Raises CheckError when the loss is no longer finite: the weights of that step are not
-    used, and `last.pt` still holds the end of the epoch before.
+    Interrupted is raised. `begun` is called when the run is known to start, before it writes anything. Within an epoch
+    `last.pt` is saved after the first step that ends `checkpoint_every` minutes after the last save. Under a `group`
+    every process calls this with the same arguments, and process 0 writes; a signal to any of them stops all between
+    two steps.
+
+    Raises CheckError when the loss is no longer finite: the weights of that step are not used. Raises InputError when
+    a file cannot be written: what was there before is untouched.
     """
-    state = _resumed(config, data, run, device) if resume else fresh(config, data, device)
+    state = _resumed(config, data, run, device, group) if resume else fresh(config, data, device, group)
     train_images = data.train.to(device)
     attack_model = eval_mode_copy(state, config)
+    group.lead(begun)
     if not resume:
-        rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json"))
-        _save_last(state, config, data, run)
+        group.lead(lambda: rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json")))
+        _save_last(state, config, data, run, group)
     while state.epoch < config.epochs:
         started, resumed_at = time.perf_counter(), state.step
         order = torch.randperm(
             len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
         )
         batches = torch.split(order, config.batch_size)
-        halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
+        halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches), checkpoint_every, group)
+        progress.start(epoch=state.epoch + 1, step=state.step, steps=len(batches))
         for batch in batches[state.step :]:
-            with suppress(HalfStep), whole_or_nothing(state.model, stop) as pulse:
+            with suppress(HalfStep), whole_or_nothing(state.model, stop if group == ALONE else never) as pulse:
                 outcome = one_step(
-                    state, config, train_images, batch, attack_model, steps_per_epoch=len(batches), pulse=pulse
+                    state,
+                    config,
+                    train_images,
+                    batch,
+                    attack_model,
+                    steps_per_epoch=len(batches),
+                    pulse=pulse,
+                    group=group,
                 )
                 state.sums.add(outcome, len(batch))
                 state.step += 1
                 _report(progress, state, len(batches))
             halt_if_asked()
         trained = time.perf_counter()
-        measured = _track(state, config, data, halt_if_asked)
-        _finish_epoch(state, measured, config, data, run)
-        _append_timing(run, state, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
+        measured = _track(state, config, data, halt_if_asked, group)
+        _finish_epoch(state, measured, config, data, run, group)
+        seconds = trained - started, time.perf_counter() - trained
+        group.lead(partial(_append_timing, run, state, *seconds, len(batches) - resumed_at))
         progress.epoch(state.metrics[-1])
     return state.metrics
 
 
-def fresh(config: TrainConfig, data: DataSet, device: torch.device) -> State:
+def never() -> None:
+    """Ask nobody: several processes stop between two steps, since each of them waits for the others within one."""
+
+
+def fresh(config: TrainConfig, data: DataSet, device: torch.device, group: Group = ALONE) -> State:
     """Build a net with weights drawn from the seed alone, and its optimiser."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = _model_spec(config, data).build()
-    return _state(model, config, device)
+    return _state(model, config, data, device, group)
 
 
 def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
@@ -156,7 +185,9 @@ def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
     )
 
 
-def _state(model: nn.Module, config: TrainConfig, device: torch.device) -> State:
+def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.device, group: Group) -> State:
+    whole, rest = divmod(len(data.train), config.batch_size)
+    model = distributed.fit(model, [config.batch_size] * min(whole, 1) + [rest] * min(rest, 1), group, device)
     model = model.to(device=device, memory_format=layout(model))  # type: ignore[call-overload]
     optimizer = SGD(
         model.parameters(),
@@ -177,8 +208,12 @@ def one_step(
     *,
     steps_per_epoch: int,
     pulse: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
 ) -> StepOutcome:
-    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`."""
+    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`.
+
+    Under a `group` the batch is the whole one: every process augments all of it and takes its share.
+    """
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
     if config.augmentation == "crop-flip":
@@ -186,23 +221,25 @@ def one_step(
             x, padding=config.padding, generator=generator("cpu", config.seed, "augment", state.epoch, state.step)
         )
     now = state.epoch + (state.step + 1) / steps_per_epoch
-    for group in state.optimizer.param_groups:
-        group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
+    x, part = x.contiguous(memory_format=layout(state.model)), group.part(len(y))
     return training_step(
         state.model,
         state.optimizer,
         defenses.get(config.defense),
-        x.contiguous(memory_format=layout(state.model)),
-        y,
+        x[part.here],
+        y[part.here],
         threat=ThreatModel(config.norm, config.eps.value),
         steps=config.steps,
         step_size=config.step_size.value,
         gamma=config.awp_gamma if config.awp and state.epoch >= config.awp_warmup else 0.0,
-        generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
+        generator=part.draws(BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step))),
         hyper={} if config.beta is None else {"beta": config.beta},
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
+        part=part,
     )
 
 
@@ -229,16 +266,26 @@ def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterat
 def _demand_finite(loss: Tensor, state: State, batch: Tensor) -> None:
     if not bool(torch.isfinite(loss)):
         where = f"epoch {state.epoch + 1}, step {state.step + 1} (images {batch[:3].tolist()}...)"
-        raise CheckError(f"the loss is {float(loss)} in {where}", LAST_GOOD)
+        raise CheckError(f"the loss is {float(loss)} in {where}", f"Lower --lr or --awp-gamma; {state.last_good}.")
 
 
 def _halt_if_asked(
-    stop: Callable[[], int | None], state: State, config: TrainConfig, data: DataSet, run: Path, steps: int
+    stop: Callable[[], int | None],
+    state: State,
+    config: TrainConfig,
+    data: DataSet,
+    run: Path,
+    steps: int,
+    checkpoint_every: float,
+    group: Group,
 ) -> None:
-    number = stop()
-    if number is None:
+    """Save and raise Interrupted once a signal came to any process, or only save where it is time to."""
+    due = group.rank == 0 and time.monotonic() - state.saved_at >= 60 * checkpoint_every
+    number, save = group.largest([stop() or 0, int(due)])
+    if number or save:
+        _save_last(state, config, data, run, group)
+    if not number:
         return
-    _save_last(state, config, data, run)
     where = f"epoch {state.epoch + 1} after step {state.step} of {steps}"
     what = f"stopped by {signal.Signals(number).name} in {where}; saved to {run / rundir.LAST}"
     raise Interrupted(what, f"Continue with: awpbench resume {run}", signal_number=number)
@@ -255,7 +302,7 @@ def _report(progress: Progress, state: State, steps: int) -> None:
     )
 
 
-def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[], None]) -> dict[str, Any]:
+def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[], None], group: Group) -> dict[str, Any]:
     epoch = state.epoch + 1
     if epoch % config.track_every and epoch != config.epochs:
         return {}
@@ -266,28 +313,31 @@ def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[],
     threat = ThreatModel(config.norm, config.eps.value)
     settings: dict[str, Any] = {"threat": threat, "steps": config.track_steps, "step_size": config.step_size.value}
     return {
-        name: measure(state.model, images, seed=config.seed, check=check, **settings)
+        name: measure(state.model, images, seed=config.seed, check=check, group=group, **settings)
         for name, images in splits.items()
         if len(images)
     }
 
 
-def _finish_epoch(state: State, measured: dict[str, Any], config: TrainConfig, data: DataSet, run: Path) -> None:
+def _finish_epoch(
+    state: State, measured: dict[str, Any], config: TrainConfig, data: DataSet, run: Path, group: Group
+) -> None:
     rate, loss = state.optimizer.param_groups[0]["lr"], float(state.sums.loss) / state.sums.n
     state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums.zero(state.sums.loss.device)
     state.metrics.append({"epoch": state.epoch, "lr": rate, "loss": loss, **measured})
-    _write_metrics(state, run)
+    group.lead(lambda: _write_metrics(state, run))
     robust = measured.get(config.select_on, {}).get("robust")
     if robust is not None and robust > state.best.get("robust", -1.0):
         state.best = {"epoch": state.epoch, "robust": robust, "selected_on": config.select_on}
-        checkpoints.save(run / rundir.BEST, _payload(state, config, data))
-    _save_last(state, config, data, run)
+        group.lead(lambda: _save(run / rundir.BEST, _payload(state, config, data, group)))
+    _save_last(state, config, data, run, group)
 
 
-def _payload(state: State, config: TrainConfig, data: DataSet) -> dict[str, Any]:
+def _payload(state: State, config: TrainConfig, data: DataSet, group: Group) -> dict[str, Any]:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in state.model.parameters()):
         where = f"epoch {state.epoch}" + (f" and {state.step} steps" if state.step else "")
-        raise CheckError(f"the weights are no longer finite after {where}", LAST_GOOD)
+        mend = f"Lower --lr or --awp-gamma; {state.last_good}."
+        raise CheckError(f"the weights are no longer finite after {where}", mend)
     return {
         "state_dict": {key: value.detach().cpu().contiguous() for key, value in state.model.state_dict().items()},
         "model": asdict(_model_spec(config, data)),
@@ -298,17 +348,34 @@ def _payload(state: State, config: TrainConfig, data: DataSet) -> dict[str, Any]
         "step": state.step,
         "best": state.best,
         "metrics": state.metrics[-1] if state.metrics else {},
+        "processes": group.count,
     }
 
 
-def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path) -> None:
+def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path, group: Group) -> None:
     sums = state.sums
     progress = {"loss": float(sums.loss), "correct": float(sums.correct), "n": sums.n}
     more = {"optimizer": state.optimizer.state_dict(), "progress": progress}
-    checkpoints.save(run / rundir.LAST, _payload(state, config, data) | more)
+    group.lead(lambda: _save(run / rundir.LAST, _payload(state, config, data, group) | more))
+    _note_save(state, run)
 
 
-def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device) -> State:
+def _save(path: Path, payload: dict[str, Any]) -> None:
+    try:
+        checkpoints.save(path, payload)
+    except OSError as error:
+        last, mend = path.parent / rundir.LAST, "Check the path, its permissions and the space left there."
+        if last.exists():
+            mend = f"{last} is still that of the last save. Free some space, then: awpbench resume {path.parent}"
+        raise InputError(f"{path} could not be written: {error.strerror}", mend) from error
+
+
+def _note_save(state: State, run: Path) -> None:
+    state.last_good = f"{run / rundir.LAST} holds epoch {state.epoch + 1} after step {state.step}"
+    state.saved_at = time.monotonic()
+
+
+def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device, group: Group) -> State:
     saved = checkpoints.load(run / rundir.LAST)
     if saved.config is None or TrainConfig(**saved.config) != config:
         raise InputError(
@@ -319,26 +386,33 @@ def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device
         raise InputError(
             f"{run / rundir.LAST} holds no optimiser state", "Resume from a last.pt that awpbench train wrote."
         )
-    state = _state(saved.build(), config, device)
+    state = _state(saved.build(), config, data, device, group)
     state.optimizer.load_state_dict(saved.optimizer)
     state.epoch, state.step, state.best = saved.epoch or 0, saved.step or 0, saved.best
     sums = saved.progress
     state.sums.loss += sums["loss"]
     state.sums.correct += sums["correct"]
     state.sums.n = sums["n"]
-    state.metrics = _saved_metrics(run / rundir.METRICS, state.epoch)
+    state.metrics = _saved_metrics(run / rundir.METRICS, state.epoch, saved.metrics)
+    _note_save(state, run)
     return state
 
 
-def _saved_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """Read the lines of the epochs that were saved; there may be one more."""
+def _saved_metrics(path: Path, epochs: int, last: Any) -> list[dict[str, Any]]:
+    """Read the lines of the epochs that were saved; what a torn write did to the `last` of them, or after it, is no
+    matter: the checkpoint holds that line too.
+    """
+    before = epochs - 1
+    if before < 1:
+        return [last][:epochs]
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if epochs else []
+        lines = path.read_bytes().splitlines()[:before]
+        found = [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged: {error}", "Restore it, or train again.") from None
-    if len(lines) < epochs:
-        raise InputError(f"{path} has {len(lines)} lines for {epochs} epochs", "Restore it, or train again.")
-    return lines[:epochs]
+    if len(found) < before:
+        raise InputError(f"{path} has {len(found)} lines for {epochs} epochs", "Restore it, or train again.")
+    return [*found, last]
 
 
 def _write_metrics(state: State, run: Path) -> None:
@@ -353,5 +427,4 @@ def _append_timing(run: Path, state: State, train_seconds: float, track_seconds:
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
     }
-    with (run / rundir.TIMING).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    rundir.append_line(run / rundir.TIMING, json.dumps(line))

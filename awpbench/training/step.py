@@ -14,6 +14,7 @@ from awpbench.attack_model import AttackModel
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
+from awpbench.training.distributed import WHOLE, Part
 from awpbench.weight_perturbation import perturbed
 
 
@@ -38,6 +39,13 @@ class _Listener:
             self.logits = logits.detach()
         return logits
 
+    def correct(self, y: Tensor) -> Tensor:
+        """Count the images that were classified right."""
+        if not len(y):
+            return torch.zeros((), dtype=torch.int64, device=y.device)
+        assert self.logits is not None  # every loss forwards the adversarial images
+        return (self.logits.argmax(1) == y).sum()
+
 
 def training_step(
     model: nn.Module,
@@ -55,14 +63,16 @@ def training_step(
     attack_model: AttackModel | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
+    part: Part = WHOLE,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
     `x` is `(N, C, H, W)` in [0, 1]. A defense whose attack runs in eval mode attacks `attack_model`, a folded copy of
     the net that is refreshed first, when one is given. `guard` sees the loss before the weights change and may raise;
     `pulse` is called at every forward pass before that and may raise as well: then the weights are those from before
-    the step. Batch-norm running statistics see the attack's forwards (in train mode) and the update's, not the
-    ascent's.
+    the step. `x` and `y` may be the share `part` of a batch that other processes hold the rest of, perhaps no images at
+    all: gradients, the ascent's too, and the outcome are those of the whole batch. Batch-norm running statistics see
+    the attack's forwards (in train mode) and the update's, not the ascent's.
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -74,18 +84,24 @@ def training_step(
 
     settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
     with _target(model, attack_model, defense) as target:
-        x_adv = defense.attack(watched(target), x, y, **settings).detach()
+        x_adv = defense.attack(watched(target), x, y, **settings).detach() if len(x) else x
     model.train()
-    with perturbed(model, gamma) as perturbation:
-        perturbation.ascend(lambda: defense.loss(watched(model), x, x_adv, y, **hyper))
+
+    def mean_loss(target: Callable[[Tensor], Tensor]) -> Tensor:
+        return part.mean(lambda: defense.loss(target, x, x_adv, y, **hyper), model)
+
+    with perturbed(model, gamma, reduce=part.group.sum) as perturbation:
+        perturbation.ascend(lambda: mean_loss(watched(model)))
         listener = _Listener(model, x_adv)
-        loss = defense.loss(listener, x, x_adv, y, **hyper)
-        guard(loss.detach())
+        loss = mean_loss(listener)
+        (total,) = part.group.sum([loss.detach()])
+        guard(total)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        part.sum_gradients(model)
         optimizer.step()
-    assert listener.logits is not None  # every loss forwards the adversarial images
-    return StepOutcome(loss.detach(), (listener.logits.argmax(1) == y).sum())
+    (correct,) = part.group.sum([listener.correct(y)])
+    return StepOutcome(total, correct)
 
 
 @contextmanager

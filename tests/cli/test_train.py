@@ -93,7 +93,7 @@ def test_an_existing_run_is_refused_and_left_alone(capsys: pytest.CaptureFixture
             ["train", "wrn35"],
             2,
             "error: there is no model called 'wrn35'",
-            "mend:  Did you mean 'wrn34'? Known: prn18, wrn-34-10, wrn-28-10, resnet18, small-cnn, "
+            "mend:  Did you mean 'wrn34'? Known: prn18, wrn-34-10, wrn-28-10, resnet18, small-cnn, small-cnn-nobn, "
             "preactresnet-18, resnet-18, wrn34, wrn28, wrn-D-W.",
         ),
         (
@@ -160,7 +160,7 @@ def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys:
     assert main(["train", "small-cnn", *QUICK, "--lr", "1e30", "--out", "run"]) == 5
     error, mend = said(capsys)[-2:]
     assert error.startswith("error: the loss is nan in epoch 1, step ")
-    assert mend == "mend:  Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+    assert mend == "mend:  Lower --lr or --awp-gamma; run/last.pt holds epoch 1 after step 0."
     assert Path("run/last.pt").exists()
 
 

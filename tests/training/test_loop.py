@@ -30,6 +30,10 @@ class Silent:
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
+        self.starts: list[dict[str, Any]] = []
+
+    def start(self, **report: Any) -> None:
+        self.starts.append(report)
 
     def step(self, **report: Any) -> None:
         self.steps.append(report)
@@ -200,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(d
         run(cfg, digits, tmp_path)
     assert stopped.value.exit_code == 5
     assert "the loss is nan in epoch 1, step" in stopped.value.what
-    assert stopped.value.mend == "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+    assert stopped.value.mend == f"Lower --lr or --awp-gamma; {tmp_path}/last.pt holds epoch 1 after step 0."
     saved = checkpoints.load(tmp_path / rundir.LAST)
     assert saved.epoch == 0
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.state_dict.values())
