@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from awpbench import models
+from awpbench.attack_model import AttackModel
 from awpbench.errors import UsageError
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
@@ -61,7 +62,12 @@ def processes(count: int, words: list[str], folder: Path) -> list[subprocess.Pop
 
 def ended(started: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """Wait for processes and return their exit codes and what they wrote to standard error."""
-    return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=120)]]
+    try:
+        written = [process.communicate(timeout=300)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, err) for process, err in zip(started, written, strict=True)]
 
 
 def trained(counts: list[int], folder: Path, **changed: Any) -> list[list[tuple[dict[str, Tensor], Any]]]:
@@ -155,6 +161,9 @@ def test_batch_norm_on_the_cpu_is_refused_in_several_processes() -> None:
 def test_batch_norm_on_cuda_becomes_one_of_all_processes_and_needs_images_in_each() -> None:
     net = fit(models.build("small-cnn", classes=10, shape=(1, 8, 8), width=2), [20], Group(0, 2), torch.device("cuda"))
     assert [type(m).__name__ for m in net.modules()].count("SyncBatchNorm") == 3
+    attacked, x = AttackModel(net.eval()), torch.rand(4, 1, 8, 8)
+    assert torch.allclose(attacked(x), net(x), atol=1e-5)
+    assert attacked.folded
     with pytest.raises(UsageError) as refused:
         fit(net, [20, 1], Group(0, 2), torch.device("cuda"))
     assert refused.value.what == "a batch of 1 images leaves none to one of 2 processes, which batch norm needs"

@@ -116,6 +116,55 @@ def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
         assert (one.epoch, one.step, one.best) == (other.epoch, other.step, other.best)
 
 
+def test_within_an_epoch_last_pt_is_saved_as_often_as_asked(digits: DataSet, tmp_path: Path) -> None:
+    watcher = Silent()
+    saved: list[tuple[int | None, int | None]] = []
+
+    def look(**report: Any) -> None:
+        last = checkpoints.load(tmp_path / "run/last.pt")
+        saved.append((last.epoch, last.step))
+
+    watcher.step = look  # type: ignore[method-assign]
+    run(config(epochs=2), digits, tmp_path / "run", progress=watcher, checkpoint_every=0.0)
+    assert saved == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]  # each step sees the save of the one before
+    saved.clear()
+    run(config(epochs=2), digits, tmp_path / "run", progress=watcher, checkpoint_every=1000.0)
+    assert saved == [(0, 0), (0, 0), (0, 0), (1, 0), (1, 0), (1, 0)]
+
+
+def test_a_run_is_said_to_go_on_where_it_was_before_its_first_step(digits: DataSet, tmp_path: Path) -> None:
+    watcher = Silent()
+    with pytest.raises(Interrupted):
+        run(config(), digits, tmp_path, progress=watcher, stop=after(watcher, 4))
+    resumed = Silent()
+    run(config(), digits, tmp_path, progress=resumed, resume=True)
+    assert watcher.starts == [{"epoch": 1, "step": 0, "steps": 3}, {"epoch": 2, "step": 0, "steps": 3}]
+    assert resumed.starts == [{"epoch": 2, "step": 1, "steps": 3}, {"epoch": 3, "step": 0, "steps": 3}]
+
+
+def test_a_full_disk_stops_the_run_and_names_file_and_way_on(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Silent()
+    with pytest.raises(Interrupted):
+        run(config(), digits, tmp_path, progress=watcher, stop=after(watcher, 4))
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError) as stopped:
+        run(config(), digits, tmp_path, resume=True, checkpoint_every=0.0)
+    monkeypatch.undo()
+    assert stopped.value.what == f"{tmp_path}/last.pt could not be written: No space left on device"
+    assert stopped.value.mend == (
+        f"{tmp_path}/last.pt is still that of the last save. Free some space, then: awpbench resume {tmp_path}"
+    )
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert len(run(config(), digits, tmp_path, resume=True)) == 3
+
+
 def test_a_signal_while_robustness_is_measured_loses_nothing(digits: DataSet, tmp_path: Path) -> None:
     cfg = config(defense="at", epochs=2)
     run(cfg, digits, tmp_path / "whole")
