@@ -117,6 +117,8 @@ def train(
     train_images = data.train.to(device)
     attack_model = eval_mode_copy(state, config)
     group.lead(begun)
+    if state.metrics:
+        group.lead(lambda: _write_metrics(state, run))  # without what a kill left behind the last save
     if not resume:
         group.lead(lambda: rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json")))
         _save_last(state, config, data, run, group)

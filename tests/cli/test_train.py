@@ -212,7 +212,7 @@ def test_what_a_torn_write_did_to_the_last_line_of_the_metrics_is_mended(capsys:
 
 def test_a_checkpoint_interval_below_zero_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "small-cnn", *QUICK, "--checkpoint-every", "-1"]) == 2
-    assert said(capsys)[0].startswith("error: Invalid value for '--checkpoint-every': -1.0 is not in the range")
+    assert said(capsys)[0].startswith("error: Invalid value for '--checkpoint-every'")
 
 
 def test_a_run_folder_below_a_file_is_refused_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,7 @@ def test_a_share_without_images_adds_nothing_and_has_a_gradient_of_zeros() -> No
     model, part = nn.Linear(2, 1), Group(0, 2).part(1)
     loss = part.mean(lambda: model(torch.ones(0, 2)).mean(), model)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 SMALL = [
     "small-cnn", "--dataset", "digits", "--width", "4", "--train-examples", "60", "--batch-size", "20",
-    "--validation-examples", "30", "--track-examples", "20", "--track-steps", "2", "--epochs", "3",
+    "--validation-examples", "30", "--track-examples", "20", "--track-steps", "2", "--epochs", "2",
     "--augmentation", "crop-flip", "--checkpoint-every", "0",
 ]  # fmt: skip
 PERTURBED = ["--awp", "--awp-warmup", "1"]
@@ -31,12 +31,24 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.slow)])
-def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs, each in one piece and killed so many times: 3 times 8 runs and more in the slow suite."""
-    folder = tmp_path_factory.mktemp("killed")
-    runs = {name: [*words, *more_words(name, folder)] for name, words in RUNS.items()}
-    command = [sys.executable, "-m", "tests.training.killed", str(folder), str(request.param)]
+ONE_EACH = [f"{defense}{'-awp' if i % 2 else ''}" for i, defense in enumerate(DEFENSES)]
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs of every defense, every other one with AWP, each in one piece and killed once."""
+    return killed(tmp_path_factory.mktemp("killed"), ONE_EACH, 1)
+
+
+@pytest.fixture(scope="module")
+def killed_often(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all runs, each in one piece and killed three times: 24 kills and more."""
+    return killed(tmp_path_factory.mktemp("killed"), list(RUNS), 3)
+
+
+def killed(folder: Path, names: list[str], kills: int) -> Path:
+    runs = {name: [*RUNS[name], *more_words(name, folder)] for name in names}
+    command = [sys.executable, "-m", "tests.training.killed", str(folder), str(kills)]
     done = subprocess.run(
         command, cwd=ROOT, env=ENVIRONMENT, input=json.dumps(runs), text=True, capture_output=True, check=False
     )
@@ -57,9 +69,19 @@ def flat(value: Any) -> list[Any]:
     return [each for inner in value for each in flat(inner)] if isinstance(value, list | tuple) else [value]
 
 
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_a_run_killed_at_a_random_moment_equals_one_in_one_piece_bit_for_bit(name: str, killed_once: Path) -> None:
+    assert_equal(killed_once / name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_killed_at_random_moments_equals_one_in_one_piece_bit_for_bit(name: str, killed: Path) -> None:
-    whole, *parts = sorted((path for path in (killed / name).iterdir() if path.is_dir()), reverse=True)
+def test_a_run_killed_three_times_equals_one_in_one_piece_bit_for_bit(name: str, killed_often: Path) -> None:
+    assert_equal(killed_often / name)
+
+
+def assert_equal(runs: Path) -> None:
+    whole, *parts = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True)
     assert whole.name == "whole"
     assert parts
     for part in parts:
