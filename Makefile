@@ -15,7 +15,7 @@ PUBLIC_STAMP := $(PUBLIC)/.installed
 SITE_PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 OUT := quickstart
 
-.PHONY: help setup public-tools quickstart test test-slow test-gpu lint format bench bench-attacks agreement
+.PHONY: help setup public-tools quickstart smoke test test-slow test-gpu lint format bench bench-attacks agreement
 
 help: ## Print what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -69,6 +69,10 @@ quickstart: $(STAMP) ## Train AT and AT-AWP on the digits, attack both, print th
 	  '  $(OUT)/*/eval/best-full-v1.0/   result.json, and what every attack did to every image' \
 	  '  $(OUT)/leaderboard.json         the rows printed above' \
 	  'The README says how to do the same with CIFAR-10; $(BIN)/awpbench --help lists the commands.'
+
+smoke: export OMP_NUM_THREADS := 1
+smoke: $(STAMP) ## Train and attack every recipe of the AWP paper, tiny, on the digits (minutes); repeat it to continue
+	$(BIN)/awpbench reproduce all --scale smoke --out smoke
 
 test: $(STAMP) ## Run the tests (without those marked slow)
 	$(BIN)/pytest

@@ -23,16 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from awpbench import foreign, models, rundir
+from awpbench import foreign, models, own_data, rundir
 from awpbench.config import Ratio, check_budget
-from awpbench.defaults import DATASETS
-from awpbench.errors import AwpbenchError, InputError, UsageError, lookup
+from awpbench.defaults import facts_of
+from awpbench.errors import AwpbenchError, InputError, UsageError
 
 FORMAT_VERSION = 1
 
 _FETCH_AGAIN = "Copy or download the file again."
 _RESAVE = "Have someone who trusts it save only the weights: torch.save(model.state_dict(), 'x.pt')."
-_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress", "processes")
+_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress", "averaged", "processes")
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -94,7 +94,8 @@ def _per_channel(values: Any, channels: int, *, divisor: bool = False) -> tuple[
 class Checkpoint:
     """A checkpoint in memory, on the CPU; what a foreign state dict does not tell is None.
 
-    `step` counts the steps done within the epoch (0 between epochs); only a `last.pt` has `optimizer` and `progress`.
+    `step` counts the steps done within the epoch (0 between epochs); only a `last.pt` has `optimizer` and `progress`,
+    and that of a run with averaged weights has them as `averaged`.
     """
 
     path: Path
@@ -113,6 +114,7 @@ class Checkpoint:
     optimizer: dict[str, Any] | None = None
     progress: Any = None
     processes: int | None = None  # that trained it
+    averaged: dict[str, Tensor] | None = None
 
     def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Build the net with these weights in eval mode on the CPU; it shares no memory with the checkpoint."""
@@ -158,6 +160,17 @@ def save(path: Path, payload: Mapping[str, Any]) -> str:
     return digest
 
 
+def of_weights(net: nn.Module) -> str:
+    """Hash every parameter and buffer with its name, those that no state dict holds (the normalisation) included."""
+    digest = hashlib.sha256()
+    tensors: list[tuple[str, Tensor]] = [*net.named_parameters(), *net.named_buffers()]
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
@@ -188,9 +201,8 @@ def load(
     (2x - 1). Raises InputError for a file that is missing, damaged, no checkpoint, newer than this version, not finite
     or of another architecture; UsageError for an unknown name or a `preprocessing` that the file contradicts.
     """
-    data = _read(path)
-    raw, digest = _unpickle(path, data), hashlib.sha256(data).hexdigest()
-    if isinstance(raw, dict) and "format_version" in raw:
+    raw, digest = read(path)
+    if is_own(raw):
         if preprocessing is not None:
             raise UsageError(f"{path} says itself how it normalises its input", "Leave --preprocessing out.")
         checkpoint = _own(path, raw, digest)
@@ -208,13 +220,26 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
     Raises InputError as `load` does, and UsageError for a checkpoint of ours, which brings a net of its own.
     """
-    data = _read(path)
-    raw = _unpickle(path, data)
-    if isinstance(raw, dict) and "format_version" in raw:
+    raw, digest = read(path)
+    if is_own(raw):
         raise UsageError(f"{path} is a checkpoint of awpbench, which says itself what it is", "Give it with --ckpt.")
     state = foreign.bare_state(raw, path)
     _check_tensors(path, state)
-    return state, hashlib.sha256(data).hexdigest()
+    return state, digest
+
+
+def read(path: Path) -> tuple[Any, str]:
+    """Return the tensors and plain values that a file holds, as they lie in it, and the SHA-256 of its bytes.
+
+    Raises InputError as `load`; nothing in the file is run.
+    """
+    data = _read(path)
+    return _unpickle(path, data), hashlib.sha256(data).hexdigest()
+
+
+def is_own(raw: Any) -> bool:
+    """Tell a checkpoint of ours from a state dict of another project."""
+    return isinstance(raw, dict) and "format_version" in raw
 
 
 def _read(path: Path) -> bytes:
@@ -293,11 +318,13 @@ def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise InputError(f"{path} lacks a part of a checkpoint, or has a bad one: {error}", _FETCH_AGAIN) from None
     try:
-        facts = lookup(DATASETS, "data set", str(checkpoint.dataset))
-        check_budget(str(checkpoint.threat_norm), Ratio.parse(str(checkpoint.threat_eps)).value, facts.shape)
+        dataset, spec = str(checkpoint.dataset), checkpoint.model_spec
+        shape = spec.shape if own_data.is_own(dataset) else facts_of(dataset).shape
+        check_budget(str(checkpoint.threat_norm), Ratio.parse(str(checkpoint.threat_eps)).value, shape)
     except UsageError as error:
         raise InputError(f"{path} cannot be what it says: {error.what}", _FETCH_AGAIN) from None
     _check_tensors(path, checkpoint.state_dict)
+    _check_tensors(path, checkpoint.averaged or {})
     return checkpoint
 
 
@@ -364,7 +391,7 @@ def _first(kind: str, items: list[str]) -> list[str]:
 
 
 def _check_dataset(checkpoint: Checkpoint, dataset: str) -> None:
-    spec, facts = checkpoint.model_spec, lookup(DATASETS, "data set", dataset)
+    spec, facts = checkpoint.model_spec, facts_of(dataset)
     if (spec.shape, spec.classes) != (facts.shape, facts.classes):
         net, data = ("{}x{}x{} images of {} classes".format(*side.shape, side.classes) for side in (spec, facts))
         what = f"{checkpoint.path} takes {net}, and {dataset} has {data}"

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from awpbench import own_data
 from awpbench.errors import UsageError, hint, lookup
 
 M = TypeVar("M", bound=BaseModel)
@@ -125,6 +126,15 @@ Augmentation = Literal["crop-flip", "crop-flip-rotate", "none"]
 SizeNorm = Literal["l1", "l2"]
 
 
+# Mistakes of public code that a recipe may repeat, each with the one defense and norm that it can occur in (None: any).
+COMPAT: Mapping[str, tuple[str, Norm | None]] = {
+    "hendrycks-attack-centre": ("at", "Linf"),
+    "svhn-l2-start": ("at", "L2"),
+    "first-batch-eval": ("at", None),
+}
+LENDERS = ("at", "trades", "mart")  # whose attack and loss finetuning and rst may take
+
+
 def check_step(norm: str, step_size: float, eps: float) -> None:
     """Raise UsageError for a step that moves nowhere or downhill, or in L-inf beyond all images (2/255, not 2).
 
@@ -225,18 +235,14 @@ class TrainConfig(BaseModel):
     def _make_sense(self) -> TrainConfig:
         check_budget(self.norm, self.eps.value)
         check_step(self.norm, self.step_size.value, self.eps.value)
-        if self.awp and self.awp_gamma == 0:
+        self._check_perturbation()
+        self._check_regularisers()
+        self._check_borrowing()
+        self._check_compat()
+        if self.precision != "fp32" and (self.loss or self.defense) in ("standard", "at"):
             raise UsageError(
-                "AWP with gamma 0 would never perturb anything", "Give an --awp-gamma above 0, or --no-awp."
-            )
-        if self.awp and self.awp_warmup >= self.epochs:
-            raise UsageError(
-                f"AWP would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
-                "Give a smaller --awp-warmup or more --epochs.",
-            )
-        if self.precision != "fp32" and self.defense in ("standard", "at"):
-            raise UsageError(
-                f"--precision {self.precision} needs an attack in eval mode, and the one of {self.defense} is none",
+                f"--precision {self.precision} needs an attack in eval mode, and the one of "
+                f"{self.loss or self.defense} is none",
                 "Leave --precision out, or choose --method trades or mart.",
             )
         if self.select_on == "validation" and self.validation_examples == 0:
@@ -246,8 +252,88 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    def _check_borrowing(self) -> None:
+        """Hold finetuning and rst to what they need, and the others to nothing of it."""
+        borrows = self.defense in ("finetuning", "rst")
+        if borrows and self.loss not in LENDERS:
+            raise UsageError(
+                f"{self.defense} takes attack and loss of another defense, and {self.loss} lends none",
+                f"Give --loss {', '.join(LENDERS[:-1])} or {LENDERS[-1]}.",
+            )
+        if not borrows and self.loss is not None:
+            raise UsageError(f"--loss {self.loss} is for finetuning and rst", f"Leave it out, or --method {self.loss}.")
+        if self.defense == "finetuning" and self.init_from is None:
+            raise UsageError(
+                "finetuning starts from a pre-trained net, and none is given", "Add --init-from CHECKPOINT."
+            )
+        if (self.defense == "rst") != (self.unlabelled is not None):
+            raise UsageError(
+                "--method rst and --unlabelled FILE need each other",
+                "Make the file with: awpbench data pseudolabel --ckpt CHECKPOINT --images FILE --out FILE.npz",
+            )
+        if self.defense == "rst" and not 0 < self.pseudo_labelled() < self.batch_size:
+            raise UsageError(
+                f"of a batch of {self.batch_size}, {self.unlabelled_fraction:g} leaves one part without an image",
+                "Give a larger --batch-size, or an --unlabelled-fraction nearer to 0.5.",
+            )
+
+    def _check_compat(self) -> None:
+        for name in self.compat:
+            defense, norm = lookup(COMPAT, "compat name", name)
+            if (self.loss or self.defense) != defense or self.norm != (norm or self.norm):
+                where = f"the attack of {defense}" + (f" in {norm}" if norm else "")
+                raise UsageError(f"compat {name} is a mistake of {where}, which this run does not use", "Leave it out.")
+        if len(set(self.compat)) < len(self.compat):
+            raise UsageError("a name stands twice in compat", "Leave one of them out.")
+
+    def pseudo_labelled(self) -> int:
+        """Return how many images of a batch of rst have pseudo-labels."""
+        return round(self.unlabelled_fraction * self.batch_size)
+
+    def _check_perturbation(self) -> None:
+        kind = "RWP" if self.rwp else "AWP"
+        if self.awp and self.rwp:
+            raise UsageError("a perturbation of the weights is adversarial or random", "Give --awp or --rwp, not both.")
+        if (self.awp or self.rwp) and self.awp_gamma == 0:
+            what = f"{kind} with gamma 0 would never perturb anything"
+            raise UsageError(what, f"Give an --awp-gamma above 0, or --no-{kind.lower()}.")
+        if (self.awp or self.rwp) and self.awp_warmup >= self.epochs:
+            raise UsageError(
+                f"{kind} would start after epoch {self.awp_warmup}, but the run has {self.epochs} epochs",
+                "Give a smaller --awp-warmup or more --epochs.",
+            )
+        if self.rwp and (self.awp_steps, self.awp_alternations) != (1, 1):
+            what = "RWP draws once a step: it has no ascent steps and no alternations"
+            raise UsageError(what, "Leave --awp-steps and --awp-alternations out, or choose --awp.")
+        shape = (self.awp_gamma, self.awp_warmup, self.awp_steps, self.awp_alternations, self.awp_size)
+        if not (self.awp or self.rwp) and shape != (0.0, 0, 1, 1, "l2"):
+            raise UsageError(
+                "a size of the weights' perturbation is given, but there is none",
+                "Add --awp or --rwp, or leave it out.",
+            )
+
+    def _check_regularisers(self) -> None:
+        method = self.loss or self.defense
+        if self.l2 and self.weight_decay:
+            what = f"--l2 takes the place of --weight-decay, which is {self.weight_decay:g}"
+            raise UsageError(what, "Leave --weight-decay or --l2 out.")
+        if self.mixup and (method not in ("standard", "at") or self.defense == "rst"):
+            what = f"mixup mixes the labels that a cross-entropy is taken of, and {self.defense} needs whole ones"
+            raise UsageError(what, "Leave --mixup out, or choose --method at or standard.")
+        if self.mixup and (self.awp or self.rwp):
+            what = "mixup is defined without a perturbation of the weights, as in the public code"
+            raise UsageError(what, "Leave --mixup out, or --awp and --rwp.")
+        if self.label_smoothing and method == "mart":
+            what = "MART's loss reads the probability of one label and has no place for smoothed ones"
+            raise UsageError(what, "Leave --label-smoothing out, or choose another --method.")
+        if self.nesterov and self.momentum == 0:
+            raise UsageError("--nesterov needs a momentum, which is 0", "Give a --momentum above 0, or --no-nesterov.")
+        if self.lr_end and (self.schedule != "cosine" or self.lr_end > self.lr):
+            what = f"--lr-end is where the cosine ends, at most --lr: it is {self.lr_end:g} of {self.schedule}"
+            raise UsageError(what, "Give --schedule cosine and a smaller --lr-end, or leave it out.")
+
     def name(self) -> str:
         """Name a run folder: `cifar10-prn18-w16-trades-awp-s0`."""
         width = [f"w{self.width}"] if self.width else []
-        awp = ["awp"] if self.awp else []
-        return "-".join([self.dataset, self.architecture, *width, self.defense, *awp, f"s{self.seed}"])
+        awp = ["awp"] if self.awp else ["rwp"] if self.rwp else []
+        return "-".join([own_data.slug(self.dataset), self.architecture, *width, self.defense, *awp, f"s{self.seed}"])

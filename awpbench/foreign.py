@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from awpbench import models
-from awpbench.defaults import DATASETS
+from awpbench.defaults import facts_of, normalization_of
 from awpbench.errors import InputError, UsageError, lookup
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last", "best")  # in the order they are looked for
@@ -20,6 +20,7 @@ PREPROCESSING = ("none", "meanstd", "plus-minus-1")
 
 _NORMALIZATION = re.compile(r"(?:(?:normalize|0)\.)?(mean|std|mu|sigma)")
 _UNUSED = re.compile(r"sub_block1\..+|n_averaged")  # in TRADES' and RobustBench's WRN; in torch's AveragedModel
+_MAIR_VGG = (("conv_layer.", "features."), ("fc_layer.0.", "classifier."))
 _WIDE_BLOCK = re.compile(r"block1\.layer\.\d+\.conv1\.weight")
 
 PerChannel = tuple[float, ...] | None
@@ -50,7 +51,7 @@ def describe(
             "FILE, for any other --model FILE.py:factory."
         )
         raise InputError(f"{path} holds the weights of no architecture known here", mend)
-    facts = lookup(DATASETS, "data set", dataset) if dataset is not None else None
+    facts = facts_of(dataset) if dataset is not None else None
     if found is None:  # whoever compares the keys with the architecture's will say what is missing
         found = Recognised(str(arch), None, classes=10, channels=facts.shape[0] if facts else 3)
     size = 32 if found.channels == 3 else 28
@@ -64,15 +65,21 @@ def describe(
 
 
 def unwrap(raw: Any, path: object) -> dict[str, Tensor]:
-    """Take wrappers, repeated prefixes and unused weights off; raises InputError where no weights are left."""
-    return {key: value for key, value in bare_state(raw, path).items() if not _UNUSED.fullmatch(key)}
+    """Take wrappers, repeated prefixes and unused weights off; raises InputError where no weights are left.
+
+    Keys of MAIR's VGG become our own: `conv_layer.0.weight` is `features.0.weight`.
+    """
+    state = {key: value for key, value in bare_state(raw, path).items() if not _UNUSED.fullmatch(key)}
+    if "conv_layer.0.weight" not in state:
+        return state
+    for theirs, ours in _MAIR_VGG:
+        state = {ours + key.removeprefix(theirs) if key.startswith(theirs) else key: v for key, v in state.items()}
+    return state
 
 
 def bare_state(raw: Any, path: object) -> dict[str, Tensor]:
     """Take wrappers and repeated prefixes off; raises InputError where no weights are left, or two nets are mixed."""
-    for _ in WRAPPERS:  # no more of them than there are: a hostile file may hold itself
-        inside = (raw[key] for key in WRAPPERS if isinstance(raw, Mapping) and _is_state(raw.get(key)))
-        raw = next(inside, raw)
+    raw = opened(raw)[-1][1]
     tensors = {str(key): value for key, value in raw.items() if isinstance(value, Tensor)} if _is_state(raw) else {}
     if not tensors:
         raise InputError(f"{path} holds no weights", "Save the state dict: torch.save(model.state_dict(), 'x.pt').")
@@ -81,6 +88,23 @@ def bare_state(raw: Any, path: object) -> dict[str, Tensor]:
         what = f"{path} holds two nets whose keys differ only by a prefix"
         raise InputError(what, "Save the state dict of one of them.")
     return state
+
+
+def opened(raw: Any) -> list[tuple[str, Any]]:
+    """Return what a file holds, named "", and then what each wrapper in it holds with the wrapper's name."""
+    layers = [("", raw)]
+    for _ in WRAPPERS:  # no more of them than there are: a hostile file may hold itself
+        outer = layers[-1][1]
+        inside = ((key, outer[key]) for key in WRAPPERS if isinstance(outer, Mapping) and _is_state(outer.get(key)))
+        if (inner := next(inside, None)) is None:
+            break
+        layers.append(inner)
+    return layers
+
+
+def is_unused(key: str) -> bool:
+    """Tell whether a key without prefixes is that of a weight that no net of ours has."""
+    return _UNUSED.fullmatch(key) is not None
 
 
 def _is_state(value: Any) -> bool:
@@ -114,8 +138,7 @@ def normalization(preprocessing: str, channels: int, dataset: str | None) -> tup
         return None, None
     if dataset is None:
         raise UsageError("--preprocessing meanstd takes a data set's mean and std, and none is named", "Add --dataset.")
-    facts = lookup(DATASETS, "data set", dataset)
-    return facts.mean, facts.std
+    return normalization_of(dataset)
 
 
 def is_normalization(key: str) -> bool:
@@ -135,7 +158,7 @@ def take_buffers(state: dict[str, Tensor]) -> tuple[PerChannel, PerChannel] | No
 
 def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
     """Read a net off key names and shapes; None for one of no known family."""
-    for recogniser in (_wide, _preact, _residual, _small):
+    for recogniser in (_wide, _preact, _residual, _small, _vgg):
         try:
             found = recogniser(state)
         except (KeyError, IndexError, ValueError):  # a key of the family is missing, or a tensor is too flat
@@ -174,3 +197,11 @@ def _small(state: Mapping[str, Tensor]) -> Recognised | None:
     width, channels = state["conv1.weight"].shape[:2]
     name = "small-cnn-nobn" if bare_keys else "small-cnn"
     return Recognised(name, None if width == 32 else width, state["fc.weight"].shape[0], channels)
+
+
+def _vgg(state: Mapping[str, Tensor]) -> Recognised | None:
+    convolutions = sum(1 for key, value in state.items() if key.startswith("features.") and value.ndim == 4)
+    if convolutions != 16:
+        return None
+    width, channels = state["features.0.weight"].shape[:2]
+    return Recognised("vgg19", None if width == 64 else width, state["classifier.weight"].shape[0], channels)

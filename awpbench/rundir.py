@@ -16,6 +16,7 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 LOG = "train.log"
+TENSORBOARD = "tensorboard"  # a folder of event files
 LAST = "last.pt"
 BEST = "best.pt"
 EVAL = "eval"

@@ -102,6 +102,26 @@ def test_the_first_command_resolves_to_the_published_protocol_of_trades_awp() ->
     assert sources["awp"] == "flag"
 
 
+def test_a_random_perturbation_takes_the_size_and_the_warm_up_of_its_defense() -> None:
+    config, sources = resolve(defense="trades", rwp=True, epochs=40)
+    assert (config.awp, config.awp_gamma, config.awp_warmup) == (False, 0.005, 2)
+    assert (sources["awp_gamma"], sources["awp_warmup"]) == ("defense trades", "defense trades")
+    assert (sources["rwp"], sources["awp_steps"]) == ("flag", "default")
+
+
+def test_l2_takes_the_place_of_the_weight_decay() -> None:
+    config, sources = resolve(l2=5e-3)
+    assert (config.l2, config.weight_decay, sources["weight_decay"]) == (5e-3, 0.0, "l2")
+    config, sources = resolve()
+    assert (config.l2, config.weight_decay, sources["weight_decay"]) == (0.0, 5e-4, "default")
+
+
+def test_a_configuration_without_flags_is_held_to_the_same_rules() -> None:
+    values = resolve()[0].model_dump()
+    with pytest.raises(UsageError, match="a size of the weights' perturbation is given, but there is none"):
+        TrainConfig(**(values | {"awp_steps": 2}))
+
+
 def test_at_resolves_to_the_published_protocol_of_at_awp() -> None:
     config, _ = resolve(defense="at", awp=True)
     assert (config.awp_gamma, config.awp_warmup) == (0.01, 0)
@@ -110,10 +130,40 @@ def test_at_resolves_to_the_published_protocol_of_at_awp() -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "norm", "eps"),
-    [("cifar10", "Linf", "8/255"), ("cifar10", "L2", "128/255"), ("mnist", "Linf", "0.3"), ("digits", "Linf", "0.15")],
+    [
+        ("cifar10", "Linf", "8/255"),
+        ("cifar10", "L2", "128/255"),
+        ("cifar100", "Linf", "8/255"),
+        ("svhn", "L2", "128/255"),
+        ("mnist", "Linf", "0.3"),
+        ("fashion-mnist", "Linf", "0.1"),
+        ("digits", "Linf", "0.15"),
+    ],
 )
 def test_the_budget_depends_on_the_data_set_and_the_norm(dataset: str, norm: str, eps: str) -> None:
     assert resolve(dataset=dataset, norm=norm)[0].eps.text == eps
+
+
+def test_at_on_svhn_takes_smaller_steps_a_lower_rate_and_a_warm_up() -> None:
+    config, sources = resolve(dataset="svhn", defense="at", awp=True)
+    assert (config.step_size.text, config.lr, config.awp_warmup) == ("1/255", 0.01, 5)
+    assert (config.augmentation, config.architecture) == ("none", "prn18")
+    told = [sources[key] for key in ("step_size", "lr", "awp_warmup", "augmentation")]
+    assert told == ["dialect awp, data set svhn", "data set svhn", "defense at on data set svhn", "data set svhn"]
+    assert resolve(dataset="svhn", norm="L2")[0].step_size.text == "15/255"
+    assert resolve(dataset="svhn", defense="trades", awp=True)[0].awp_warmup == 10
+    assert resolve(dataset="svhn", lr=0.1)[0].lr == 0.1
+
+
+def test_cifar100_is_shifted_flipped_and_turned_with_zeros_outside() -> None:
+    config, sources = resolve(dataset="cifar100")
+    assert (config.augmentation, config.padding, config.step_size.text) == ("crop-flip-rotate", "zero", "2/255")
+    assert sources["augmentation"] == "data set cifar100"
+
+
+def test_the_model_of_a_data_set_is_one_that_fits_its_images() -> None:
+    models = [resolve(dataset=name)[0].architecture for name in ("cifar10", "cifar100", "svhn", "mnist", "digits")]
+    assert models == ["prn18", "prn18", "prn18", "small-cnn", "small-cnn"]
 
 
 def test_l2_steps_are_15_over_255_at_the_budget_128_over_255() -> None:
@@ -141,7 +191,7 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         (
             {"dataset": "cifar-10"},
             "there is no data set called 'cifar-10'",
-            "Did you mean 'cifar10'? Known: cifar10, mnist, digits.",
+            "Did you mean 'cifar10'? Known: cifar10, cifar100, svhn, mnist, fashion-mnist, digits.",
         ),
         (
             {"awp": True, "epochs": 5, "awp_warmup": 5},
@@ -150,8 +200,80 @@ def test_selection_on_test_sets_no_images_aside() -> None:
         ),
         (
             {"awp_gamma": 0.01},
-            "--awp-gamma and --awp-warmup belong to AWP, which is off",
-            "Add --awp, or leave them out.",
+            "--awp-gamma would do nothing: AWP and RWP are off",
+            "Add --awp or --rwp, or leave them out.",
+        ),
+        (
+            {"awp_steps": 1, "awp_size": "l2"},
+            "--awp-steps, --awp-size would do nothing: AWP and RWP are off",
+            "Add --awp or --rwp, or leave them out.",
+        ),
+        (
+            {"awp": True, "rwp": True},
+            "a perturbation of the weights is adversarial or random",
+            "Give --awp or --rwp, not both.",
+        ),
+        (
+            {"rwp": True, "awp_gamma": 0.0},
+            "RWP with gamma 0 would never perturb anything",
+            "Give an --awp-gamma above 0, or --no-rwp.",
+        ),
+        (
+            {"rwp": True, "awp_warmup": 200},
+            "RWP would start after epoch 200, but the run has 200 epochs",
+            "Give a smaller --awp-warmup or more --epochs.",
+        ),
+        (
+            {"rwp": True, "awp_steps": 2},
+            "RWP draws once a step: it has no ascent steps and no alternations",
+            "Leave --awp-steps and --awp-alternations out, or choose --awp.",
+        ),
+        (
+            {"rwp": True, "awp_alternations": 2},
+            "RWP draws once a step: it has no ascent steps and no alternations",
+            "Leave --awp-steps and --awp-alternations out, or choose --awp.",
+        ),
+        (
+            {"l2": 5e-3, "weight_decay": 5e-4},
+            "--l2 takes the place of --weight-decay, which is 0.0005",
+            "Leave --weight-decay or --l2 out.",
+        ),
+        *[
+            (
+                {"mixup": 1.4, "defense": defense},
+                f"mixup mixes the labels that a cross-entropy is taken of, and {defense} needs whole ones",
+                "Leave --mixup out, or choose --method at or standard.",
+            )
+            for defense in ("trades", "mart")
+        ],
+        *[
+            (
+                {"mixup": 1.4, kind: True},
+                "mixup is defined without a perturbation of the weights, as in the public code",
+                "Leave --mixup out, or --awp and --rwp.",
+            )
+            for kind in ("awp", "rwp")
+        ],
+        (
+            {"label_smoothing": 0.1, "defense": "mart"},
+            "MART's loss reads the probability of one label and has no place for smoothed ones",
+            "Leave --label-smoothing out, or choose another --method.",
+        ),
+        ({"cutout": 33}, "--cutout is 33, and the images have 32x32 pixels", "Give a side that fits into them."),
+        (
+            {"nesterov": True, "momentum": 0.0},
+            "--nesterov needs a momentum, which is 0",
+            "Give a --momentum above 0, or --no-nesterov.",
+        ),
+        (
+            {"lr_end": 0.001},
+            "--lr-end is where the cosine ends, at most --lr: it is 0.001 of piecewise",
+            "Give --schedule cosine and a smaller --lr-end, or leave it out.",
+        ),
+        (
+            {"lr_end": 0.2, "schedule": "cosine"},
+            "--lr-end is where the cosine ends, at most --lr: it is 0.2 of cosine",
+            "Give --schedule cosine and a smaller --lr-end, or leave it out.",
         ),
         (
             {"validation_examples": 0},
@@ -198,6 +320,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 def test_the_name_of_a_run_says_what_it_is() -> None:
     assert resolve(architecture="wrn-34-10", defense="trades", awp=True)[0].name() == "cifar10-wrn-34-10-trades-awp-s0"
     assert resolve(width=16)[0].name() == "cifar10-prn18-w16-at-s0"
+    assert resolve(rwp=True, seed=3)[0].name() == "cifar10-prn18-at-rwp-s3"
 
 
 def test_no_default_is_nan() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from awpbench import attacks, data, defenses, models
+from awpbench import attacks, data, defenses, models, recipes
 from awpbench.cli import app
 from awpbench.evaluation.suites import SUITES
 from awpbench.leaderboard import store
@@ -43,7 +43,11 @@ def test_every_option_of_a_command_is_documented(words: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [*defenses.DEFENSES, *attacks.ATTACKS, *SUITES, *models.MODELS, *models.ALIASES, *data.DATASETS]
+    "name",
+    [
+        *[*defenses.DEFENSES, *attacks.ATTACKS, *SUITES, *models.MODELS, *models.ALIASES, *data.DATASETS],
+        *recipes.names(),
+    ],
 )
 def test_everything_that_can_be_named_is_documented(name: str) -> None:
     assert f"`{name}`" in EVERYTHING

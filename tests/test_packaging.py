@@ -51,6 +51,11 @@ def test_the_wheel_holds_every_module_of_the_package(wheel: zipfile.ZipFile) -> 
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
 
 
+def test_the_wheel_holds_every_recipe(wheel: zipfile.ZipFile) -> None:
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "awpbench" / "recipes").glob("*.toml")}
+    assert {name for name in wheel.namelist() if name.endswith(".toml")} == files != set()
+
+
 def test_the_wheel_carries_the_version_of_the_package_and_its_command(wheel: zipfile.ZipFile) -> None:
     info = f"awpbench-{awpbench.__version__}.dist-info"
     assert email.message_from_bytes(wheel.read(f"{info}/METADATA"))["Version"] == awpbench.__version__
@@ -80,7 +85,7 @@ def test_the_constraints_pin_one_allowed_version_of_every_direct_requirement(pro
     lines = (ROOT / "constraints" / "constraints.txt").read_text().splitlines()
     pins = {pin.name: pin for pin in (Requirement(line) for line in lines if not line.startswith("#"))}
     extras = project["project"]["optional-dependencies"]
-    for text in [*project["project"]["dependencies"], *extras["dev"], *extras["plot"]]:
+    for text in [*project["project"]["dependencies"], *extras["dev"], *extras["plot"], *extras["tensorboard"]]:
         need = Requirement(text)
         (pin,) = pins[need.name].specifier
         assert pin.operator == "=="

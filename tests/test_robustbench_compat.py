@@ -127,14 +127,14 @@ def test_a_model_brings_the_data_set_norm_and_budget_of_its_table(
             None,
             None,
             "RobustBench has Far2020Hundred for cifar100, which awpbench has no images of",
-            "Choose a model for one of: cifar10, mnist, digits.",
+            "Choose a model for one of: cifar10, cifar100, svhn, mnist, fashion-mnist, digits.",
         ),
         (
             "Both2020Sets",
             "cifar100",
             None,
             "RobustBench has Both2020Sets for cifar100, which awpbench has no images of",
-            "Choose a model for one of: cifar10, mnist, digits.",
+            "Choose a model for one of: cifar10, cifar100, svhn, mnist, fashion-mnist, digits.",
         ),
         (
             "Both2020Sets",

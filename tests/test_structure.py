@@ -18,18 +18,20 @@ PACKAGE = ROOT / "awpbench"
 # Lowest layer first. A module imports from its own unit (a name in this table) and from units of lower layers only.
 LAYERS = (
     ("errors",),
+    ("own_data",),
     ("config", "provenance"),
-    ("randomness", "rundir", "defaults", "robustbench_compat"),
+    ("randomness", "rundir", "defaults", "recipes", "robustbench_compat"),
     ("models", "threat"),
     ("foreign", "attacks", "data", "differences"),
     ("defenses", "weight_perturbation", "checkpoints", "attack_model"),
     ("training", "evaluation", "analysis", "leaderboard"),
+    ("reproduce",),
     ("cli",),
 )
 LAYER_OF = {unit: height for height, units in enumerate(LAYERS) for unit in units}
 EVERYWHERE = {"awpbench", "awpbench.__main__"}  # the version, and the entry point above all layers
 
-TORCH_FREE = ("config", "defaults", "errors", "provenance", "robustbench_compat", "rundir")
+TORCH_FREE = ("config", "defaults", "errors", "own_data", "provenance", "robustbench_compat", "rundir")
 TORCH_FREE_PACKAGES = ("leaderboard",)  # with all their modules; of the other packages, `__init__` alone
 
 # Every function of torch that makes a tensor out of no tensor and takes `device=`.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from awpbench import defenses, models
+from awpbench.config import SizeNorm
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
 from awpbench.training.step import training_step
@@ -129,8 +132,148 @@ def test_the_weights_come_back_when_the_block_raises() -> None:
     assert torch.allclose(model.weight, before, rtol=0, atol=1e-15)
 
 
+def of_one_weight(first: float, second: float) -> nn.Linear:
+    """Make a linear model with these two weights, |w| = 5 for 3 and 4."""
+    model = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[first, second]]))
+    return model
+
+
+def test_two_steps_go_half_as_far_each_relative_to_the_weights_at_the_start() -> None:
+    model = of_one_weight(3.0, 4.0)
+    with perturbed(model, 0.1, steps=2) as perturbation:
+        perturbation.ascend(lambda: model.weight.prod())  # gradient (w2, w1): (4, 3), then (4.15, 3.2)
+        there = [0.2 + 0.25 * 4.15 / math.sqrt(27.4625), 0.15 + 0.25 * 3.2 / math.sqrt(27.4625)]
+        assert perturbation.v["weight"].tolist() == [[pytest.approx(value, rel=1e-12) for value in there]]
+        assert model.weight.tolist() == [[pytest.approx(3 + there[0]), pytest.approx(4 + there[1])]]
+    assert model.weight.tolist() == [[pytest.approx(3.0, abs=1e-15), pytest.approx(4.0, abs=1e-15)]]
+
+
+@pytest.mark.parametrize(
+    ("size", "there"), [("l2", 0.5 / math.sqrt(2)), ("l1", 0.35)]
+)  # |w| is 5 or 7: v is (0.5, 0.5) or (0.7, 0.7) before the projection
+def test_a_second_ascent_goes_on_from_the_first_and_is_projected(size: SizeNorm, there: float) -> None:
+    model = of_one_weight(3.0, 4.0)
+    with perturbed(model, 0.1, size=size) as perturbation:
+        perturbation.ascend(lambda: model.weight[0, 0])
+        assert perturbation.v["weight"].tolist() == [[pytest.approx(0.5 if size == "l2" else 0.7), 0.0]]
+        perturbation.ascend(lambda: model.weight[0, 1])
+        assert perturbation.v["weight"].tolist() == [[pytest.approx(there), pytest.approx(there)]]
+
+
+def test_a_step_back_inside_the_ball_is_not_stretched_to_its_edge() -> None:
+    model = of_one_weight(3.0, 4.0)
+    with perturbed(model, 0.1, steps=2) as perturbation:
+        turns = iter([1.0, -1.0])
+        perturbation.ascend(lambda: next(turns) * model.weight[0, 0])
+        assert perturbation.v["weight"].tolist() == [[0.0, 0.0]]
+
+
+def test_the_l1_size_measures_weights_and_gradient_by_the_sum_of_their_absolute_values() -> None:
+    model = of_one_weight(3.0, -4.0)
+    with perturbed(model, 0.1, size="l1") as perturbation:
+        perturbation.ascend(lambda: model(torch.tensor([[1.0, 3.0]], dtype=torch.float64)).sum())  # |w| 7, |g| 4
+        assert perturbation.v["weight"].tolist() == [[pytest.approx(0.175), pytest.approx(0.525)]]
+
+
+@pytest.mark.parametrize("method", ["at", "trades"])
+def test_several_steps_equal_descent_with_rescaled_gradients_from_a_copy(method: str) -> None:
+    gamma, steps = 0.01, 3
+    model, x, x_adv, y = golden_inputs()
+    loss = defenses.get(method).loss
+    copied = copy.deepcopy(model)
+    start = {name: p.detach().clone() for name, p in copied.named_parameters()}
+    optimizer = torch.optim.SGD(copied.parameters(), lr=gamma / steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-loss(copied, x, x_adv, y)).backward()
+        for name, p in copied.named_parameters():
+            assert p.grad is not None
+            p.grad *= start[name].norm() / p.grad.norm() if p.dim() > 1 else 0.0
+        optimizer.step()
+    with perturbed(model, gamma, steps=steps) as perturbation:
+        perturbation.ascend(lambda: loss(model, x, x_adv, y))
+        for name, p in copied.named_parameters():
+            v = perturbation.v.get(name, torch.zeros_like(p))
+            assert torch.allclose(v, p - start[name], rtol=1e-9, atol=1e-12), name
+
+
+def test_a_random_perturbation_has_the_drawn_direction_and_the_length_gamma_times_w() -> None:
+    model = models.build("small-cnn", classes=10, shape=(1, 8, 8), width=4)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    draws = BatchDraws(generator("cpu", 3))
+    with perturbed(model, 0.6) as perturbation:
+        perturbation.draw(BatchDraws(generator("cpu", 3)))
+        assert list(perturbation.v) == list(perturbable(model))
+        for key, v in perturbation.v.items():
+            d = draws.normal(torch.empty(before[key].shape))
+            assert torch.allclose(v, 0.6 * before[key].norm() * d / d.norm(), rtol=1e-5), key
+            assert torch.equal(model.state_dict()[key], before[key] + v)
+        perturbation.draw(BatchDraws(generator("cpu", 4)))  # in place of the first, not on top of it
+        for key, v in perturbation.v.items():
+            assert v.norm().item() == pytest.approx(0.6 * before[key].norm().item(), rel=1e-5)
+    assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in model.state_dict().items())
+
+
+def test_a_random_perturbation_does_not_depend_on_how_weights_lie_in_memory() -> None:
+    drawn = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 5, 3).to(memory_format=memory_format)  # type: ignore[call-overload]
+        with perturbed(model, 0.5) as perturbation:
+            perturbation.draw(BatchDraws(generator("cpu", 3)))
+            drawn.append(perturbation.v["weight"].clone())
+    assert torch.allclose(*drawn, rtol=1e-6)
+
+
+@given(
+    gamma=st.floats(1e-4, 2.0),
+    steps=st.integers(1, 4),
+    rounds=st.integers(1, 3),
+    size=st.sampled_from(["l1", "l2"]),
+    seed=st.integers(0, 99),
+)
+def test_v_is_never_larger_than_gamma_times_w_and_taking_it_off_restores_the_weights(
+    gamma: float, steps: int, rounds: int, size: SizeNorm, seed: int
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    draws = generator("cpu", seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(generator=draws)
+    x, y = torch.randn(5, 3, generator=draws), torch.arange(5) % 2
+    before = {key: value.clone() for key, value in perturbable(model).items()}
+    order = 1 if size == "l1" else 2
+    with perturbed(model, gamma, steps=steps, size=size) as perturbation:
+        for _ in range(rounds):
+            perturbation.ascend(lambda: F.cross_entropy(model(x), y))
+        for key, v in perturbation.v.items():
+            assert v.norm(order) <= gamma * before[key].norm(order) * (1 + 1e-5)
+            assert torch.allclose(perturbable(model)[key], before[key] + v, rtol=1e-5, atol=1e-6)
+    assert all(torch.allclose(p, before[key], rtol=1e-5, atol=1e-5) for key, p in perturbable(model).items())
+
+
+def test_several_steps_leave_batch_norm_buffers_untouched() -> None:
+    model = models.build("small-cnn", classes=10, shape=(1, 8, 8), width=4).train()
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    with perturbed(model, 0.01, steps=3) as perturbation:
+        for _ in range(2):
+            perturbation.ascend(lambda: F.cross_entropy(model(torch.rand(6, 1, 8, 8)), torch.arange(6)))
+    assert all(torch.equal(value, before[key]) for key, value in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        dict,
+        lambda: {"ascent_steps": 3, "alternations": 2, "size": "l1"},
+        lambda: {"random": BatchDraws(generator("cpu", 9))},
+    ],
+    ids=["plain", "steps", "random"],
+)
 @pytest.mark.parametrize("method", ["standard", "at", "trades", "mart"])
-def test_gamma_zero_equals_training_without_awp_bit_for_bit(method: str) -> None:
+def test_gamma_zero_equals_training_without_awp_bit_for_bit(method: str, shape: Callable[[], dict[str, Any]]) -> None:
     torch.manual_seed(0)
     one = models.build("small-cnn", classes=10, shape=(1, 8, 8), width=4)
     other = copy.deepcopy(one)
@@ -139,7 +282,7 @@ def test_gamma_zero_equals_training_without_awp_bit_for_bit(method: str) -> None
 
     optimizer = torch.optim.SGD(one.parameters(), lr=0.1, momentum=0.9)
     draws = BatchDraws(generator("cpu", 1))
-    training_step(
+    outcome = training_step(
         one,
         optimizer,
         defense,
@@ -151,6 +294,7 @@ def test_gamma_zero_equals_training_without_awp_bit_for_bit(method: str) -> None
         gamma=0.0,
         generator=draws,
         hyper={},
+        **shape(),
     )
 
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
@@ -160,6 +304,8 @@ def test_gamma_zero_equals_training_without_awp_bit_for_bit(method: str) -> None
     )
     other.train()
     optimizer.zero_grad()
-    defense.loss(other, x, x_adv, y).backward()
+    loss = defense.loss(other, x, x_adv, y)
+    loss.backward()
     optimizer.step()
+    assert torch.equal(outcome.loss, loss.detach())
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))

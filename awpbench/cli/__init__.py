@@ -14,9 +14,11 @@ from awpbench.cli import common
 from awpbench.cli.compare import compare_command
 from awpbench.cli.data import app as data_app
 from awpbench.cli.eval import eval_command
+from awpbench.cli.inspect import inspect_command
 from awpbench.cli.leaderboard import app as leaderboard_app
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.report import report_command
+from awpbench.cli.reproduce import reproduce
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
 from awpbench.cli.verify import verify_command
@@ -38,6 +40,8 @@ app.command("eval")(eval_command)
 app.command("verify")(verify_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
+app.command("inspect")(inspect_command)
+app.command("reproduce")(reproduce)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")

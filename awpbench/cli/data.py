@@ -1,4 +1,4 @@
-"""`awpbench data`: fetch data sets ahead of their first use, and check those that are there."""
+"""`awpbench data`: fetch data sets ahead of their first use, check those that are there, and write parts of them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from rich.progress import (
 )
 from tabulate import tabulate
 
-from awpbench import data
+from awpbench import data, own_data
 from awpbench.cli import common
+from awpbench.cli.images import pseudolabel, subset
 from awpbench.errors import lookup
 
-app = typer.Typer(help="Fetch or check data sets.", no_args_is_help=True)
+app = typer.Typer(help="Fetch or check data sets, label images, cut out a part.", no_args_is_help=True)
+app.command()(pseudolabel)
+app.command()(subset)
 
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(data.DATASETS)}")]
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", help=f"{', '.join(data.DATASETS)}, or a path")]
 
 OUTCOMES: dict[data.Fetched, str] = {
     "fetched": "fetched into {folder}",
     "present": "already complete in {folder}",
     "embedded": "comes with scikit-learn, nothing to fetch",
+    "own": "your own, complete, nothing to fetch",
 }
 
 
@@ -43,7 +47,9 @@ def fetch(names: NamesArgument, *, data_dir: common.DataDirOption = None, as_jso
     for name in names:
         with fetch_progress() as progress:
             outcome = data.fetch(name, data_dir=folder, progress=progress)
-        results.append({"dataset": name, "folder": None if outcome == "embedded" else str(folder), "outcome": outcome})
+        results.append(
+            {"dataset": name, "folder": None if outcome in ("embedded", "own") else str(folder), "outcome": outcome}
+        )
         if not as_json:
             common.print_text(f"{name}: {OUTCOMES[outcome].format(folder=folder)}")
     if as_json:
@@ -109,5 +115,6 @@ def _prepare(names: list[str], data_dir: str | None) -> Path:
     from awpbench.data.sources import data_folder
 
     for name in names:
-        lookup(data.DATASETS, "data set", name)
+        if not own_data.is_own(own_data.spelled(name)):
+            lookup(data.DATASETS, "data set", name)
     return data_folder(Path(data_dir) if data_dir else None)

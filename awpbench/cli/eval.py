@@ -38,7 +38,10 @@ def eval_command(
     worst: Annotated[
         bool, typer.Option("--worst", help="Beside the last iterate of the longest PGD, also score its worst ones.")
     ] = False,
-    dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits; else the checkpoint's.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="cifar10, cifar100, svhn, mnist, fashion-mnist, digits, or a path; else the checkpoint's."),
+    ] = None,
     norm: Annotated[str | None, typer.Option(help="Linf or L2; else the checkpoint's.")] = None,
     eps: Annotated[
         str | None, typer.Option(help="Budget in pixels' units, such as 8/255; else the checkpoint's.")
@@ -205,7 +208,7 @@ def _run(
     expect_clean: float | None,
 ) -> Finished | Unfinished:
     from awpbench.cli.evaluation import EvaluationProgress
-    from awpbench.defaults import DATASETS
+    from awpbench.defaults import facts_of
     from awpbench.evaluation.runner import evaluate
 
     label = f"shard {share.index + 1}/{share.count}: " if share.count > 1 else ""
@@ -214,7 +217,7 @@ def _run(
             subject.net,
             images,
             config,
-            classes=DATASETS[config.dataset].classes,
+            classes=facts_of(config.dataset).classes,
             model=subject.description,
             checkpoint=subject.checkpoint,
             training=subject.training,
@@ -252,7 +255,7 @@ def _show_plan(
     as_json: bool,
 ) -> None:
     from awpbench.cli.evaluation import show_plan
-    from awpbench.defaults import DATASETS
+    from awpbench.defaults import facts_of
     from awpbench.evaluation.estimate import estimate
     from awpbench.evaluation.jobs import jobs
 
@@ -261,7 +264,7 @@ def _show_plan(
     settled = {key: (values[key], source) for key, source in sources.items()}
     planned = [
         (job, min(max(config.examples(each, len(images)) for each in job.attacks), job.most or len(images)))
-        for job in jobs(config, DATASETS[config.dataset].classes)
+        for job in jobs(config, facts_of(config.dataset).classes)
     ]
     timed = estimate(subject.net, images, device, config.block, config.precision)
     show_plan({**settled, **places}, planned, timed, as_json=as_json)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -12,11 +13,17 @@ from awpbench import rundir
 from awpbench.cli import common
 from awpbench.config import TrainConfig
 
+if TYPE_CHECKING:
+    from awpbench.training.tensorboard import EventFiles
+
 
 class TrainingProgress(common.LiveBars):
-    """Shows epoch, loss, running robust accuracy (at w + v, in train mode) and the time left."""
+    """Shows epoch, loss, running robust accuracy (at w + v, in train mode) and the time left.
 
-    def __init__(self, config: TrainConfig, log: Path) -> None:
+    Each epoch's numbers also go to `events`, where they are asked for.
+    """
+
+    def __init__(self, config: TrainConfig, log: Path, events: EventFiles | None = None) -> None:
         super().__init__(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -28,6 +35,7 @@ class TrainingProgress(common.LiveBars):
         )
         self._epochs = config.epochs
         self._log = log
+        self._events = events
         self._task = self._bars.add_task("", total=None, epoch=f"1/{self._epochs}", loss="-", robust="-")
         self._started = time.monotonic()
         self._first: int | None = None  # steps that were done before
@@ -54,6 +62,8 @@ class TrainingProgress(common.LiveBars):
             self._say(f"{where} loss {loss:.3f} robust in training {robust:.1%} left {left}")
 
     def epoch(self, metrics: dict[str, Any]) -> None:
+        if self._events is not None:
+            self._events.epoch(metrics)
         measured = [
             f"{split} clean {measured['clean']:.2%} robust {measured['robust']:.2%} (n={measured['n']})"
             for split in ("train", "validation", "test")
@@ -64,9 +74,17 @@ class TrainingProgress(common.LiveBars):
                 [
                     f"epoch {metrics['epoch']}/{self._epochs} lr {metrics['lr']:.4g} loss {metrics['loss']:.4f}",
                     *measured,
+                    *([spent(timing)] if (timing := metrics.get("timing")) else []),
                 ]
             )
         )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._events is not None:
+            self._events.close()
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
@@ -84,3 +102,11 @@ class Unseen:
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         pass
+
+
+def spent(timing: dict[str, Any]) -> str:
+    """Say how long an epoch's training took and what parts of it the attack and weight perturbation took."""
+    whole = timing["train_seconds"]
+    parts = (("attack", "attack_seconds"), ("weight perturbation", "ascent_seconds"))
+    shares = [f"{name} {timing[key] / whole:.0%}" for name, key in parts if timing.get(key, 0.0) > 0.001 * whole]
+    return f"in {whole:.3g} s" + (f" ({', '.join(shares)})" if shares else "")

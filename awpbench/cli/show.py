@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from tabulate import tabulate
 
-from awpbench import attacks, data, defenses, models, provenance, robustbench_compat
+from awpbench import attacks, data, defenses, models, provenance, recipes, robustbench_compat
 from awpbench.cli import common
 from awpbench.errors import InputError, lookup
 from awpbench.evaluation.suites import SUITES
@@ -49,11 +49,14 @@ def _tables() -> dict[str, list[dict[str, Any]]]:
             for name, f in DATASETS.items()
             if name in data.DATASETS
         ],
+        "recipes": [
+            {"name": recipe.name, "title": recipe.title, "source": recipe.source} for recipe in recipes.in_group("all")
+        ],
     }
 
 
 def list_command(
-    what: Annotated[str, typer.Argument(help="defenses, attacks, suites, models or datasets")],
+    what: Annotated[str, typer.Argument(help="defenses, attacks, suites, models, datasets or recipes")],
     as_json: common.JsonOption = False,
 ) -> None:
     """List what can be named on the command line."""

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,17 +22,30 @@ if TYPE_CHECKING:
     from awpbench.config import TrainConfig
     from awpbench.data.images import DataSet
     from awpbench.training.distributed import Group
+    from awpbench.training.tensorboard import EventFiles
 
 CheckpointOption = Annotated[
     float, typer.Option("--checkpoint-every", min=0.0, help="Minutes between two saves of last.pt within an epoch.")
 ]
+TensorboardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write event files into RUN_DIR/tensorboard/.")
+]
+
 RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
 
 
 def train(
-    arch: Annotated[str, typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, small-cnn")],
+    arch: Annotated[
+        str | None,
+        typer.Argument(
+            help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the recipe's or the data set's own."
+        ),
+    ] = None,
     *,
-    method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A run of the AWP paper by name: awpbench list recipes.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="standard, at, trades, mart, finetuning or rst")
+    ] = None,
     awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
     awp_gamma: Annotated[float | None, typer.Option(help="Size of the perturbation relative to the weights.")] = None,
     awp_warmup: Annotated[int | None, typer.Option(help="Epochs without perturbation at the start.")] = None,
@@ -48,7 +62,9 @@ def train(
     unlabelled: Annotated[str | None, typer.Option(help="Of rst: file of images with pseudo-labels.")] = None,
     unlabelled_fraction: Annotated[float | None, typer.Option(help="Of rst: their share of a batch.")] = None,
     unlabelled_weight: Annotated[float | None, typer.Option(help="Of rst: lambda, the weight of their loss.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="cifar10, mnist or digits")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="cifar10, cifar100, svhn, mnist, fashion-mnist, digits, or the path of your own")
+    ] = None,
     norm: Annotated[str | None, typer.Option(help="Linf or L2")] = None,
     eps: Annotated[str | None, typer.Option(help="Budget in pixels' units, such as 8/255.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the attack in training.")] = None,
@@ -107,6 +123,7 @@ def train(
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
+    tensorboard: TensorboardOption = False,
     dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -114,37 +131,34 @@ def train(
     given = dict(locals())
     from awpbench.defaults import read_config_file, resolve_training
 
-    elsewhere = (
-        "arch",
-        "method",
-        "config",
-        "out",
-        "force",
-        "checkpoint_every",
-        "device",
-        "data_dir",
-        "offline",
-        "dry_run",
-        "as_json",
-    )
+    elsewhere = {"arch", "method", "config", "out", "force", "device", "data_dir", "offline", "tensorboard"}
+    elsewhere |= {"dry_run", "as_json", "recipe", "checkpoint_every"}
     flags = {key: value for key, value in given.items() if key not in elsewhere}
-    flags |= {"architecture": models.canonical(arch), "defense": method}
-    resolved, sources = resolve_training(flags, read_config_file(Path(config)) if config else None)
-    run = Path(out or Path("runs") / resolved.name())
+    flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
+    from_file = read_config_file(Path(config)) if config else {}
+    named = _of_recipe(recipe, flags, from_file, data_dir) if recipe else ("", {})
+    resolved, sources = resolve_training(flags, from_file, named=named)
+    run = Path(out or Path("runs") / (f"{recipe}-s{resolved.seed}" if recipe else resolved.name()))
     if dry_run:
         if (common.torchrun_place() or (0,))[0] > 0:
             return
         from awpbench.cli.plan import print_training_plan
 
         data = _load(resolved, data_dir, offline)
+        resolved = _bound(resolved, data, sources)
         on = common.resolve_device(device)
         places = common.places(out=run, out_flag=out, device=str(on), device_flag=device, data_dir=data_dir)
         print_training_plan(resolved, sources, data, places, on, as_json=as_json)
         return
     with _together(device) as (group, on):
         group.lead(lambda: _refuse_to_overwrite(run, force))
+        events = _events(run, tensorboard and group.rank == 0)
         data = _load_once(group, resolved, data_dir, offline)
-        _train(resolved, data, run, on, group, checkpoint_every, resume=False, as_json=as_json)
+        resolved = _bound(resolved, data, sources)
+        if resolved.init_from is not None and Path(resolved.init_from).resolve().is_relative_to(run.resolve()):
+            raise UsageError(f"{resolved.init_from} lies in the run folder itself", "Name another folder with --out.")
+        settings: dict[str, Any] = {"group": group, "checkpoint_every": checkpoint_every, "events": events}
+        _train(resolved, data, run, on, resume=False, as_json=as_json, **settings)
 
 
 def resume(
@@ -154,6 +168,7 @@ def resume(
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
+    tensorboard: TensorboardOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint, as if nothing had happened."""
@@ -168,8 +183,10 @@ def resume(
         mend = "Restore it: last.pt holds the same values under config."
         raise InputError(f"{run / rundir.CONFIG} is missing or damaged", mend) from None
     with _together(device) as (group, on):
+        events = _events(run, tensorboard and group.rank == 0)
         data = _load_once(group, config, data_dir, offline)
-        _train(config, data, run, on, group, checkpoint_every, resume=True, as_json=as_json)
+        settings: dict[str, Any] = {"group": group, "checkpoint_every": checkpoint_every, "events": events}
+        _train(config, data, run, on, resume=True, as_json=as_json, **settings)
 
 
 @contextmanager
@@ -205,12 +222,39 @@ def _load_once(group: Group, config: TrainConfig, data_dir: str | None, offline:
     return group.lead(load) or load()
 
 
+def _events(run: Path, wanted: bool) -> EventFiles | None:
+    if not wanted:
+        return None
+    from awpbench.training.tensorboard import EventFiles
+
+    return EventFiles(run / rundir.TENSORBOARD)
+
+
+def _of_recipe(
+    name: str, flags: dict[str, Any], file: dict[str, Any], data_dir: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Return a recipe's values with the files that it needs, without those that belong to what a flag replaces."""
+    from awpbench import recipes
+    from awpbench.data.sources import data_folder
+
+    recipe = recipes.get(name)
+    replaced: tuple[str, ...] = ("awp_",) if flags["awp"] is False or flags["rwp"] is False else ()
+    if flags["defense"] not in (None, recipe.values["defense"]):
+        replaced += ("beta", "loss")
+    values = {key: value for key, value in recipe.values.items() if not key.startswith(replaced)}
+    for need in recipe.needs:
+        if flags[need.field] is None and need.field not in file:
+            values[need.field] = str(need.find(data_folder(Path(data_dir) if data_dir else None)))
+    return f"recipe {name}", values
+
+
 def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
     from awpbench import data
     from awpbench.cli.data import fetch_progress
+    from awpbench.data.files import load_unlabelled
 
     with fetch_progress() as progress:
-        return data.load(
+        found = data.load(
             config.dataset,
             data_dir=Path(data_dir) if data_dir else None,
             offline=offline,
@@ -218,6 +262,21 @@ def _load(config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
             train_examples=config.train_examples,
             progress=progress,
         )
+    if config.unlabelled is None:
+        return found
+    unlabelled = load_unlabelled(Path(config.unlabelled), shape=found.shape, classes=found.classes)
+    return replace(found, unlabelled=unlabelled)
+
+
+def _bound(config: TrainConfig, data: DataSet, sources: dict[str, str]) -> TrainConfig:
+    """Bind a run to the content of the files that it names, and say where their hashes came from."""
+    from awpbench.training.start import bound
+
+    found = bound(config, data)
+    for field, file in (("init_weights", "init_from"), ("unlabelled_fingerprint", "unlabelled")):
+        if getattr(found, field) != getattr(config, field):
+            sources[field] = f"the file of --{file.replace('_', '-')}"
+    return found
 
 
 def _refuse_to_overwrite(run: Path, force: bool) -> None:
@@ -235,7 +294,8 @@ def _remove_old_run(run: Path) -> None:
     """Remove what another run left, its evaluations included: they belong to weights that are about to go."""
     for name in (*RUN_FILES, rundir.LOG, f"{rundir.LAST}.sha256", f"{rundir.BEST}.sha256"):
         (run / name).unlink(missing_ok=True)
-    shutil.rmtree(run / rundir.EVAL, ignore_errors=True)
+    for name in (rundir.EVAL, rundir.TENSORBOARD):
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 def _train(
@@ -243,19 +303,22 @@ def _train(
     data: DataSet,
     run: Path,
     device: torch.device,
-    group: Group,
-    checkpoint_every: float,
     *,
     resume: bool,
     as_json: bool,
+    group: Group | None = None,
+    checkpoint_every: float = 10.0,
+    events: EventFiles | None = None,
 ) -> None:
     from awpbench.cli.progress import TrainingProgress, Unseen
+    from awpbench.training.distributed import ALONE
     from awpbench.training.loop import train as run_training
 
-    first = group.rank == 0
+    group = group or ALONE
+    first, processes = group.rank == 0, group.count
     with (
         common.stop_on_signals(quiet=not first) as stop,
-        TrainingProgress(config, run / rundir.LOG) if first else nullcontext(Unseen()) as progress,
+        TrainingProgress(config, run / rundir.LOG, events) if first else nullcontext(Unseen()) as progress,
     ):
         metrics = run_training(
             config,
@@ -265,7 +328,7 @@ def _train(
             progress=progress,
             stop=stop,
             resume=resume,
-            begun=lambda: _begin(run, data, str(device), group.count, resume=resume),
+            begun=lambda: _begin(run, data, str(device), processes, resume=resume),
             checkpoint_every=checkpoint_every,
             group=group,
         )

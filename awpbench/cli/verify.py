@@ -26,6 +26,9 @@ def verify_command(
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="The weights of a model of RobustBench's zoo.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Where your own images lie now; else where they lay for the evaluation.")
+    ] = None,
     reattack: Annotated[int | None, typer.Option(min=1, help="Also attack so many random images afresh.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Chooses the images to attack afresh.")] = 0,
     export: Annotated[
@@ -37,7 +40,7 @@ def verify_command(
     as_json: common.JsonOption = False,
 ) -> None:
     """Compute every accuracy of a result again from its stored adversarial images, and name every image that fails."""
-    from awpbench.defaults import DATASETS
+    from awpbench.defaults import facts_of
     from awpbench.evaluation.results import Result
     from awpbench.evaluation.subject import as_recorded
     from awpbench.evaluation.verify import Verifier
@@ -50,11 +53,12 @@ def verify_command(
     net = document["model"]
     foreign = ckpt is not None and "preprocessing" in net
     arch, width = (net["architecture"], net["width"]) if foreign else (None, None)
-    facts = {"dataset": document["dataset"], "norm": document["norm"]}
+    dataset = dataset or str(document["dataset"])
+    facts = {"dataset": dataset, "norm": document["norm"]}
     subject = as_recorded(chosen_subject(nets, weights, arch, width, None, **facts), document)
-    images, on = load_images(document["dataset"], data_dir, offline), common.resolve_device(device)
-    classes = DATASETS[document["dataset"]].classes
-    verifier = Verifier(folder, subject.net, images, classes=classes, device=on)
+    images, on = load_images(dataset, data_dir, offline), common.resolve_device(device)
+    classes = facts_of(dataset).classes
+    verifier = Verifier(folder, subject.net, images, classes=classes, device=on, dataset=dataset)
     claims = verifier.claims()
     again = _again(verifier, reattack, seed) if reattack else []
     if as_json:

@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 
 DATASETS = {
     "cifar10": "awpbench.data.cifar10:SOURCE",
+    "cifar100": "awpbench.data.cifar100:SOURCE",
+    "svhn": "awpbench.data.svhn:SOURCE",
     "mnist": "awpbench.data.mnist:SOURCE",
+    "fashion-mnist": "awpbench.data.fashion_mnist:SOURCE",
     "digits": "awpbench.data.digits:SOURCE",
 }
 
 Progress = Callable[[int, int, str], None]
 """Called with the bytes done, the bytes expected (0 where the server does not say) and the name of the file."""
 
-Fetched = Literal["fetched", "present", "embedded"]
-"""What fetching did: it fetched, the files were there and sound, or they come with an installed package."""
+Fetched = Literal["fetched", "present", "embedded", "own"]
+"""What fetching did: it fetched, the files were there and sound, they come with an installed package, or are yours."""
 
 
 def load(
@@ -33,10 +36,11 @@ def load(
 ) -> DataSet:
     """Return the training, validation and test images of a data set, fetching them first where files are missing.
 
-    `validation` training images are set aside (0: none; by default 1,000, of digits 200). The others keep their order
-    in the file, and `train_examples` keeps the first so many of them. The folder is `data_dir`, else what AWPBENCH_DATA
-    names, else the cache folder. Raises UsageError for an unknown name or more images than there are, InputError for
-    missing or damaged data.
+    `name` is one of DATASETS, or the path of an `.npz` file or a folder of images (docs/data.md). `validation` training
+    images are set aside (0: none; by default 1,000, of digits 200, of a path a tenth, 1,000 at most). The others keep
+    their order in the file, and `train_examples` keeps the first so many of them. The folder is `data_dir`, else what
+    AWPBENCH_DATA names, else the cache folder. Raises UsageError for an unknown name or more images than there are,
+    InputError for missing or damaged data.
     """
     from awpbench.data import loading
 

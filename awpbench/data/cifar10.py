@@ -1,8 +1,9 @@
-"""CIFAR-10 (Krizhevsky 2009), read and checked by torchvision."""
+"""CIFAR-10 (Krizhevsky 2009), read and checked by torchvision; CIFAR-100 is packed alike."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,22 +15,32 @@ def files() -> Files:
     """Return the seven files of the Python version, all in one archive."""
     from torchvision.datasets import CIFAR10
 
-    train, test = (tuple(name for name, _ in listed) for listed in (CIFAR10.train_list, CIFAR10.test_list))
-    meta = (CIFAR10.meta["filename"],)
-    archive = Download((CIFAR10.url,), CIFAR10.tgz_md5, train + test + meta)
-    return Files(CIFAR10.base_folder, CIFAR10.url, {"train": train + meta, "test": test + meta}, (archive,))
+    return files_of(CIFAR10)
 
 
 def read(root: Path, split: Split) -> ImageSet:
     """Return one split; raises InputError where a file's MD5, compared before anything is unpickled, is not known."""
     from torchvision.datasets import CIFAR10
 
+    return read_with(CIFAR10, "cifar10", root, split)
+
+
+def files_of(reader: Any) -> Files:
+    """Return the files that a torchvision reader lists."""
+    train, test = (tuple(name for name, _ in listed) for listed in (reader.train_list, reader.test_list))
+    meta = (reader.meta["filename"],)
+    archive = Download((reader.url,), reader.tgz_md5, train + test + meta)
+    return Files(reader.base_folder, reader.url, {"train": train + meta, "test": test + meta}, (archive,))
+
+
+def read_with(reader: Any, name: str, root: Path, split: Split) -> ImageSet:
+    """Return one split as a torchvision reader reads it; errors as in `read`."""
     others = "test_list" if split == "train" else "train_list"
-    reader = type("CIFAR10", (CIFAR10,), {others: []})  # so that one split can be read without the other's files
+    alone = type(reader.__name__, (reader,), {others: []})  # so that one split can be read without the other's files
     try:
-        found = reader(root, train=split == "train")
+        found = alone(root, train=split == "train")
     except RuntimeError as error:
-        raise not_original("cifar10", root, f"{split} files whose MD5 is not the published one") from error
+        raise not_original(name, root, f"{split} files whose MD5 is not the published one") from error
     images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor(found.targets, dtype=torch.int64, device="cpu")
     return ImageSet(images, labels, torch.arange(len(images), device="cpu"))

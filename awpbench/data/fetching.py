@@ -71,7 +71,10 @@ def download(name: str, files: Files, root: Path, progress: Progress | None) -> 
 
 
 def _mend(name: str, files: Files, root: Path) -> str:
-    put = f"Put {files.folder}/ (unpacked from {files.origin}) into {root}"
+    what = f"{files.folder}/ (unpacked from {files.origin})"
+    if files.folder == ".":
+        what = f"{' and '.join(member for one in files.downloads for member in one.members)} (from {files.origin})"
+    put = f"Put {what} into {root}"
     return f"{put}, or run '{fetch_command(name, root)}' with a network."
 
 
@@ -116,14 +119,14 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int]]:
 
 
 def _unpack(packed: Path, one: Download, folder: str) -> None:
-    """Write the members of a tar archive, or the one file in a gzip, beside it."""
+    """Write the members of a tar archive, or the one file in a gzip, beside it; a file that is not packed stays."""
     if packed.name.endswith(".tar.gz"):
         with tarfile.open(packed) as archive:
             for member in one.members:
                 content = archive.extractfile(f"{folder}/{member}")
                 assert content is not None  # the MD5 says which archive this is
                 _copy(content, packed.with_name(member))
-    else:
+    elif packed.name.endswith(".gz"):
         with gzip.open(packed) as unpacked:
             _copy(unpacked, packed.with_name(one.members[0]))
 

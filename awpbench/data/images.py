@@ -62,7 +62,11 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Hold a data set's three splits; `shape` is (C, H, W), and `validation` is empty where none was set aside."""
+    """Hold a data set's three splits; `shape` is (C, H, W), and `validation` is empty where none was set aside.
+
+    `normalization` is mean and standard deviation per channel of a user's own training images, else None.
+    `unlabelled` are images with pseudo-labels, for a defense that trains on some.
+    """
 
     name: str
     classes: int
@@ -70,6 +74,8 @@ class DataSet:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    unlabelled: ImageSet | None = None
 
 
 def _form(values: Tensor) -> str:

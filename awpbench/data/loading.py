@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from awpbench.data import DATASETS, Fetched, Progress
+from awpbench import own_data
+from awpbench.data import DATASETS, Fetched, Progress, own
 from awpbench.data.fetching import download, provide
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.data.sources import Source, Split, data_folder, verified
-from awpbench.defaults import DATASETS as FACTS
+from awpbench.defaults import facts_of
 from awpbench.errors import InputError, UsageError, load_object, lookup
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -26,14 +27,14 @@ def load(
     progress: Progress | None,
 ) -> DataSet:
     """Return all three splits; see `awpbench.data.load`."""
-    source, root, facts = _find(name), data_folder(data_dir), FACTS[name]
+    source, root, facts = _find(name), data_folder(data_dir), facts_of(name)
     provide(source, root, SPLITS, offline=offline, progress=progress)
-    train, held_out = _set_aside(
-        source, _read(source, root, "train"), facts.validation if validation is None else validation
-    )
+    everything = _read(source, root, "train")
+    normalization = own_data.statistics(everything.images.numpy()) if facts.mean is None else None
+    train, held_out = _set_aside(source, everything, facts.validation if validation is None else validation)
     if train_examples is not None:
         train = train.first(train_examples)
-    return DataSet(name, facts.classes, facts.shape, train, held_out, _read(source, root, "test"))
+    return DataSet(name, facts.classes, facts.shape, train, held_out, _read(source, root, "test"), normalization)
 
 
 def load_test(name: str, *, data_dir: Path | None, offline: bool, progress: Progress | None) -> ImageSet:
@@ -48,7 +49,7 @@ def fetch(name: str, *, data_dir: Path | None, progress: Progress | None) -> Fet
     source = _find(name)
     try:
         check(name, data_dir=data_dir)
-        return "present" if source.files else "embedded"
+        return "present" if source.files else "embedded" if name in DATASETS else "own"
     except InputError:
         if source.files is None:
             raise
@@ -65,6 +66,8 @@ def check(name: str, *, data_dir: Path | None) -> dict[str, ImageSet]:
 
 
 def _find(name: str) -> Source:
+    if name not in DATASETS and own_data.is_own(own_data.spelled(name)):
+        return own.source(own_data.spelled(name))
     source: Source = load_object(lookup(DATASETS, "data set", name))
     return source
 

@@ -1,10 +1,11 @@
-"""MNIST (LeCun et al. 1998), in its own idx format, where torchvision keeps it."""
+"""MNIST (LeCun et al. 1998), in its own idx format, where torchvision keeps it; Fashion-MNIST is packed alike."""
 
 from __future__ import annotations
 
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,32 +24,42 @@ def files() -> Files:
     """Return the four idx files, each in its own compressed download."""
     from torchvision.datasets import MNIST
 
-    downloads = tuple(
-        Download(tuple(mirror + name for mirror in MNIST.mirrors), md5, (name.removesuffix(".gz"),))
-        for name, md5 in MNIST.resources
-    )
-    return Files(FOLDER, f"{MNIST.mirrors[0]}NAME.gz", NAMES, downloads)
+    return files_of(MNIST, FOLDER)
 
 
 def read(root: Path, split: Split) -> ImageSet:
     """Return one split; raises InputError where a file is no idx file of the right number of dimensions."""
+    return read_from(FOLDER, "mnist", root, split)
+
+
+def files_of(reader: Any, folder: str) -> Files:
+    """Return the files that a torchvision reader lists."""
+    downloads = tuple(
+        Download(tuple(mirror + name for mirror in reader.mirrors), md5, (name.removesuffix(".gz"),))
+        for name, md5 in reader.resources
+    )
+    return Files(folder, f"{reader.mirrors[0]}NAME.gz", NAMES, downloads)
+
+
+def read_from(folder: str, name: str, root: Path, split: Split) -> ImageSet:
+    """Return one split of the data set `name` from `folder` below `root`; errors as in `read`."""
     image_file, label_file = NAMES[split]
-    images = _read_idx(root, image_file, dimensions=3).unsqueeze(1)
-    labels = _read_idx(root, label_file, dimensions=1).to(torch.int64)
+    images = _read_idx(name, root, folder, image_file, dimensions=3).unsqueeze(1)
+    labels = _read_idx(name, root, folder, label_file, dimensions=1).to(torch.int64)
     if len(images) != len(labels):
-        raise not_original("mnist", root, f"{len(images)} {split} images and {len(labels)} labels")
+        raise not_original(name, root, f"{len(images)} {split} images and {len(labels)} labels")
     return ImageSet(images, labels, torch.arange(len(images), device="cpu"))
 
 
-def _read_idx(root: Path, name: str, *, dimensions: int) -> Tensor:
+def _read_idx(dataset: str, root: Path, folder: str, name: str, *, dimensions: int) -> Tensor:
     """Return the bytes of an idx file; it begins with 0, 0, 8, the number of dimensions, each of them in 4 bytes."""
-    content = (root / FOLDER / name).read_bytes()
+    content = (root / folder / name).read_bytes()
     start = 4 + 4 * dimensions
     if len(content) <= start or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise not_original("mnist", root, f"a {name} that does not begin as an idx file")
+        raise not_original(dataset, root, f"a {name} that does not begin as an idx file")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     if len(content) - start != math.prod(shape):
-        raise not_original("mnist", root, f"a {name} of {len(content)} bytes, not {start + math.prod(shape)}")
+        raise not_original(dataset, root, f"a {name} of {len(content)} bytes, not {start + math.prod(shape)}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
 
 

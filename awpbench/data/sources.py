@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from awpbench.data.images import ImageSet
-from awpbench.defaults import DATASETS as FACTS
+from awpbench.defaults import facts_of
 from awpbench.errors import InputError
 
 Split = Literal["train", "test"]
@@ -44,6 +44,9 @@ class Files:
 class Source:
     """A data set: what is known of it before reading, and how to read and split it.
 
+    A split whose fingerprint nobody has told is not in `fingerprints`: then `read` compares its files with the MD5 sums
+    of the publisher, which say as much. Of a user's own images nothing is known, not even `counts`.
+
     `read(root, split)` returns one split in file order. `hold_out(labels, n)` returns the positions of `n` training
     images to set aside for validation. `files` is None where the images come with an installed package.
     """
@@ -72,16 +75,16 @@ def shuffled(labels: Tensor, n: int) -> Tensor:
 
 
 def verified(source: Source, split: Split, found: ImageSet, root: Path) -> ImageSet:
-    """Return `found` if it is the published data set, image for image; raises InputError that names what differs."""
-    shape, count, facts = tuple(found.images.shape[1:]), source.counts[split], FACTS[source.name]
-    if len(found) != count:
+    """Return `found` if it is the published data set, as far as is known; raises InputError that names what differs."""
+    shape, count, facts = tuple(found.images.shape[1:]), source.counts.get(split), facts_of(source.name)
+    if count is not None and len(found) != count:
         raise not_original(source.name, root, f"{len(found)} {split} images, not {count}")
     if shape != facts.shape:
         raise not_original(source.name, root, f"{split} images of shape {shape}, not {facts.shape}")
     low, high = (int(value) for value in found.labels.aminmax())
     if low < 0 or high >= facts.classes:
         raise not_original(source.name, root, f"{split} labels from {low} to {high}, not 0 to {facts.classes - 1}")
-    if found.fingerprint() != source.fingerprints[split]:
+    if split in source.fingerprints and found.fingerprint() != source.fingerprints[split]:
         raise not_original(source.name, root, f"{split} images or labels that differ from the published ones")
     return found
 

@@ -14,10 +14,15 @@ DEFENSES = {
     "at": "awpbench.defenses.at:DEFENSE",
     "trades": "awpbench.defenses.trades:DEFENSE",
     "mart": "awpbench.defenses.mart:DEFENSE",
+    "finetuning": "awpbench.defenses.finetuning:DEFENSE",
+    "rst": "awpbench.defenses.rst:DEFENSE",
 }
 
 
-def get(name: str) -> Defense:
-    """Return a defense by name. Raises UsageError for an unknown one."""
-    defense: Defense = load_object(lookup(DEFENSES, "defense", name))
+def get(name: str, loss: str | None = None) -> Defense:
+    """Return a defense by name, or the one that `loss` names, for a defense that borrows attack and loss.
+
+    Raises UsageError for an unknown name.
+    """
+    defense: Defense = load_object(lookup(DEFENSES, "defense", loss or name))
     return defense

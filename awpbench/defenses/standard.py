@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from awpbench.attacks.pgd import Model
-from awpbench.defenses.base import Defense
+from awpbench.defenses.base import Defense, cross_entropy
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
 
@@ -18,9 +17,9 @@ def attack(
     return x
 
 
-def loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+def loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy on the images that the attack returned."""
-    return F.cross_entropy(model(x_adv), y)
+    return cross_entropy(model(x_adv), y, weights)
 
 
 DEFENSE = Defense(attack, loss, attack_mode="train")

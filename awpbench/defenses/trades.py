@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from awpbench.attacks.pgd import Model, Objective, pgd
-from awpbench.defenses.base import Defense
+from awpbench.defenses.base import Defense, cross_entropy, mean
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
 
@@ -38,16 +38,24 @@ def divergence_from(model: Model, x: Tensor) -> Objective:
     return divergence
 
 
-def loss(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, *, beta: float = 6.0) -> Tensor:
+def loss(
+    model: Model, x: Tensor, x_adv: Tensor, y: Tensor, *, beta: float = 6.0, weights: Tensor | None = None
+) -> Tensor:
     """Return CE(f(x), y) + beta * KL(f(x) || f(x')), means over the batch (AWP paper, Eq. 2)."""
     adversarial = model(x_adv)
-    return from_logits(model(x), adversarial, y, beta=beta)
+    return from_logits(model(x), adversarial, y, beta=beta, weights=weights)
 
 
-def from_logits(clean: Tensor, adversarial: Tensor, y: Tensor, *, beta: float = 6.0) -> Tensor:
+def from_logits(
+    clean: Tensor, adversarial: Tensor, y: Tensor, *, beta: float = 6.0, weights: Tensor | None = None
+) -> Tensor:
     """Return the loss given both logits `(N, K)`; the gradient flows through both arguments of the divergence."""
-    divergence = F.kl_div(F.log_softmax(adversarial, dim=1), F.softmax(clean, dim=1), reduction="batchmean")
-    return F.cross_entropy(clean, y) + beta * divergence
+    log_adversarial, clean_probabilities = F.log_softmax(adversarial, dim=1), F.softmax(clean, dim=1)
+    if weights is None:
+        divergence = F.kl_div(log_adversarial, clean_probabilities, reduction="batchmean")
+    else:
+        divergence = mean(F.kl_div(log_adversarial, clean_probabilities, reduction="none").sum(1), weights)
+    return cross_entropy(clean, y, weights) + beta * divergence
 
 
 DEFENSE = Defense(attack, loss, attack_mode="eval", hyper=("beta",))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_TARGETS, pgd_steps, worst_steps
-from awpbench.defaults import DATASETS
+from awpbench.defaults import facts_of
 from awpbench.evaluation.audit import AUDITED, audit_passes
 from awpbench.evaluation.plan import CW_STEPS, SPSA_SAMPLES, SPSA_STEPS, EvalConfig, autoattack_parts
 
@@ -49,7 +49,7 @@ def jobs(config: EvalConfig, classes: int) -> list[Job]:
         else:
             found.append(_single(attack, config))
     if config.audit:
-        forward, backward = audit_passes(DATASETS[config.dataset].shape[0])
+        forward, backward = audit_passes(facts_of(config.dataset).shape[0])
         found.append(Job(AUDIT, ("clean",), AUDITED, forward, backward, most=AUDITED))
     return found
 

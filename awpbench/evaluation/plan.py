@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from awpbench import own_data
 from awpbench.attacks import AUTOATTACK_BATCH, AUTOATTACK_PARTS, AUTOATTACK_TARGETS, canonical, pgd_steps, worst_steps
 from awpbench.config import LARGEST_SEED, Norm, Precision, Ratio, check_budget, check_step, of_file, validated
-from awpbench.defaults import DATASETS
+from awpbench.defaults import DATASETS, awp_dialect_step, dialect_source, facts_of
 from awpbench.errors import UsageError, lookup
 from awpbench.evaluation.suites import SUITES, USUAL_EXAMPLES
 
@@ -68,6 +69,13 @@ class EvalConfig(BaseModel):
     def suite_version(self) -> str | None:
         """The version of the suite, None without one."""
         return SUITES[self.suite].version if self.suite else None
+
+    @property
+    def label(self) -> str:
+        """The name of its folder: `<suite>-v<version>`, or the attacks."""
+        if self.suite:
+            return f"{self.suite}-v{self.suite_version}"
+        return "+".join(each for each in self.attacks if each != "clean") or "clean"
 
     def examples(self, attack: str, total: int) -> int:
         """Return how many of `total` test images an attack sees; clean predictions are made for every image used."""
@@ -132,13 +140,18 @@ def resolve_evaluation(
     _settle_attacks(values, sources)
     if worst:
         _add_worst(values)
-    facts = lookup(DATASETS, "data set", values["dataset"])
+    facts = facts_of(values["dataset"])
+    if values["dataset"] not in DATASETS:
+        values["dataset"] = own_data.spelled(values["dataset"])
     eps = Ratio.parse(values["eps"])
     check_budget(values["norm"], eps.value, facts.shape)
     name = settle("dialect", "awp")
     values["dialect"] = dialect = DIALECT_ALIASES.get(name, name)
     ratio = lookup(DIALECTS, "dialect", dialect).linf if values["norm"] == "Linf" else DIALECTS[dialect].l2
-    if ratio is not None:
+    if dialect == "awp":
+        ratio = awp_dialect_step(values["norm"], values["dataset"])
+        settle("step_size", eps.times(*ratio), dialect_source(values["norm"], values["dataset"]))
+    elif ratio is not None:
         settle("step_size", eps.times(*ratio), f"dialect {dialect}")
     elif "step_size" not in values:
         raise UsageError(f"the dialect {dialect} has no step size in L2", "Give --step-size, or --dialect awp.")

@@ -45,11 +45,7 @@ class Subject:
 
     def default_out(self, config: EvalConfig) -> Path:
         """Return where its evaluation goes: `<folder>/<prefix><suite>-v<version>`."""
-        if config.suite:
-            label = f"{config.suite}-v{config.suite_version}"
-        else:
-            label = "+".join(each for each in config.attacks if each != "clean") or "clean"
-        return self.folder / f"{self.prefix}{label}"
+        return self.folder / f"{self.prefix}{config.label}"
 
 
 def from_checkpoint(

@@ -63,16 +63,27 @@ class Again:
 class Verifier:
     """A finished evaluation with the net and the test set that it is about.
 
+    `dataset` is the path of a user's own data set where that has moved.
+
     Raises CheckError where the result, the net or the images are not those that were evaluated, InputError where a file
     is missing or was written before results could be verified.
     """
 
-    def __init__(self, folder: Path, net: nn.Module, images: ImageSet, *, classes: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        net: nn.Module,
+        images: ImageSet,
+        *,
+        classes: int,
+        device: torch.device,
+        dataset: str | None = None,
+    ) -> None:
         self.result = Result.read(folder)
         self.result.check()
         self._folder, self._classes, self._device = folder, classes, device
         self._net = net.to(device)
-        self._config = _config(self.result.document)
+        self._config = _config(self.result.document, dataset or str(self.result.document["dataset"]))
         self._images = images.select(_positions(self.result.arrays["index"].tolist(), images))
         known = hashes.identify(net, images, self._images.indices)
         for name, what in (("weights", "net"), ("data", "test set"), ("indices", "choice of images")):
@@ -206,11 +217,12 @@ def _of(kept: Arrays, attack: str) -> Arrays:
         raise CheckError(f"no images are stored for {attack}", MEND) from None
 
 
-def _config(document: Mapping[str, Any]) -> EvalConfig:
+def _config(document: Mapping[str, Any], dataset: str) -> EvalConfig:
     """Return the configuration behind a result."""
     attacks = document["attacks"]
     steps = [each["definition"]["step_size"] for each in attacks.values() if "dialect" in each["definition"]]
-    flags = {key: document[key] for key in ("dataset", "norm", "eps", "dialect", "seed", "block", "precision")}
+    flags = {key: document[key] for key in ("norm", "eps", "dialect", "seed", "block", "precision")}
+    flags["dataset"] = dataset
     flags |= {"attacks": tuple(attacks), "step_size": steps[0] if steps else None}
     if "cw-inf" in attacks:
         flags["kappa"] = attacks["cw-inf"]["definition"]["kappa"]

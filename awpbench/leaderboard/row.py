@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from awpbench import __version__
+from awpbench import __version__, own_data
 from awpbench.config import Norm, Ratio
 from awpbench.errors import CheckError, InputError, UsageError
 from awpbench.leaderboard.attacks import Attack, Json, in_canonical_order, in_columns, strongest
@@ -254,6 +254,7 @@ def _details(result: dict[str, Any], config: dict[str, Any] | None, hashes: dict
         "architecture": model.get("architecture"),
         "width": model.get("width"),
         **{key: result.get(key) for key in copied},
+        "dataset": _shown(result.get("dataset")),
         "attacks": {name: _measured(name, _object(attack)) for name, attack in attacks.items()},
         "audit": {"verdict": audit.get("verdict"), "findings": audit.get("findings") or []},
         **_training(config, str(model.get("name"))),
@@ -262,6 +263,10 @@ def _details(result: dict[str, Any], config: dict[str, Any] | None, hashes: dict
     }
     details = checked(Details, values, "the result", "Evaluate again with this version of awpbench.")
     return details.model_copy(update={"id": _identifier(details)})
+
+
+def _shown(dataset: Any) -> Any:
+    return own_data.shown(dataset) if isinstance(dataset, str) else dataset
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -282,7 +287,10 @@ def _training(config: dict[str, Any] | None, model: str) -> dict[str, Any]:
     checkpoint = re.search(r"(?:^|[^A-Za-z0-9])(best|last)(?:\.pt)?$", model)
     selection = {"best": config.get("select_on"), "last": "last"}.get(checkpoint[1]) if checkpoint else None
     awp = {"gamma": config.get("awp_gamma"), "warmup": config.get("awp_warmup")} if config.get("awp") else None
-    train = {key: value for key, value in config.items() if key not in LIFTED}
+    lifted = LIFTED - {"awp_gamma", "awp_warmup"} if config.get("rwp") else LIFTED
+    train = {key: value for key, value in config.items() if key not in lifted}
+    if "dataset" in train:  # where it lay on somebody's machine is nobody's business
+        train["dataset"] = _shown(train["dataset"])
     return {"defense": config.get("defense"), "awp": awp, "selection": selection, "train": train}
 
 

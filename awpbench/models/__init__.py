@@ -19,13 +19,21 @@ MODELS = {
     "wrn-34-10": "awpbench.models.wideresnet:wideresnet",
     "wrn-28-10": "awpbench.models.wideresnet:wideresnet",
     "resnet18": "awpbench.models.resnet:resnet18",
+    "vgg19": "awpbench.models.vgg:vgg19",
     "small-cnn": "awpbench.models.small_cnn:small_cnn",
     "small-cnn-nobn": "awpbench.models.small_cnn:small_cnn_nobn",
 }
-ALIASES = {"preactresnet-18": "prn18", "resnet-18": "resnet18", "wrn34": "wrn-34-10", "wrn28": "wrn-28-10"}
+ALIASES = {
+    "preactresnet-18": "prn18",
+    "resnet-18": "resnet18",
+    "vgg-19": "vgg19",
+    "wrn34": "wrn-34-10",
+    "wrn28": "wrn-28-10",
+}
 PUBLISHED = {
     "prn18": "PreActResNet-18",
     "resnet18": "ResNet-18",
+    "vgg19": "VGG-19",
     "small-cnn": "SmallCNN",
     "small-cnn-nobn": "SmallCNN without batch norm",
 }  # as RobustBench spells architectures
@@ -70,9 +78,9 @@ def build(
 ) -> nn.Module:
     """Build a model with fresh weights from torch's global generator (the caller seeds it).
 
-    `shape` is `(C, H, W)`; `width` is the number of channels of the first stage (prn18, resnet18: 64, wrn-34-10: 160,
-    small-cnn: 32) and narrows or widens all stages alike; `mean` and `std` per channel are the normalisation, none of
-    it when left out. Raises UsageError.
+    `shape` is `(C, H, W)`; `width` is the number of channels of the first stage (prn18, resnet18, vgg19: 64,
+    wrn-34-10: 160, small-cnn: 32) and narrows or widens all stages alike; `mean` and `std` per channel are the
+    normalisation, none of it when left out. Raises UsageError.
     """
     name = canonical(name)
     if width is not None and width < 1:

@@ -20,17 +20,29 @@ from awpbench import checkpoints, defenses, rundir
 from awpbench.attack_model import AttackModel
 from awpbench.checkpoints import ModelSpec
 from awpbench.config import TrainConfig
-from awpbench.data.augment import crop_flip
+from awpbench.data.augment import augment
 from awpbench.data.images import DataSet, ImageSet
-from awpbench.defaults import DATASETS
+from awpbench.defaults import normalization_of
+from awpbench.defenses.compat import repeated
 from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
-from awpbench.training import distributed
+from awpbench.training import distributed, start
+from awpbench.training.batches import all_images, batch_weights, epoch_batches
+from awpbench.training.clock import StepClock
 from awpbench.training.distributed import ALONE, Group
 from awpbench.training.measure import measure
-from awpbench.training.schedules import SCHEDULES
+from awpbench.training.regularisers import (
+    average,
+    averaged_copy,
+    l1_penalty,
+    out_of_patience,
+    parameter_groups,
+    regularised_batch,
+    smoothed,
+)
+from awpbench.training.schedules import learning_rate
 from awpbench.training.step import StepOutcome, training_step
 
 MINUTES = 10.0  # between two saves of last.pt within an epoch
@@ -50,7 +62,7 @@ class Progress(Protocol):
         """Report a finished step: the running means of this epoch's loss and of the robust accuracy in training."""
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        """Report a finished epoch: its line of metrics.jsonl."""
+        """Report a finished epoch: its line of metrics.jsonl, and its line of timing.jsonl under `timing`."""
 
 
 @dataclass
@@ -75,17 +87,27 @@ class Sums:
 
 @dataclass
 class State:
-    """What changes while a run goes on; `epoch` counts finished epochs, `step` the finished steps of the next one."""
+    """What changes while a run goes on; `epoch` counts finished epochs, `step` the finished steps of the next one.
+
+    `averaged` is the copy of averaged weights of a run that keeps one.
+    """
 
     model: nn.Module
     optimizer: SGD
     sums: Sums
+    classes: int
+    averaged: nn.Module | None = None
     epoch: int = 0
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     last_good: str = ""  # what last.pt holds
     saved_at: float = 0.0  # time.monotonic() of the last save
+
+    @property
+    def measured(self) -> nn.Module:
+        """The net that is measured and saved as `best.pt`."""
+        return self.model if self.averaged is None else self.averaged
 
 
 def train(
@@ -111,27 +133,34 @@ def train(
     two steps.
 
     Raises CheckError when the loss is no longer finite: the weights of that step are not used. Raises InputError when
-    a file cannot be written: what was there before is untouched.
+    a checkpoint cannot be written: what was there before is untouched.
     """
-    state = _resumed(config, data, run, device, group) if resume else fresh(config, data, device, group)
-    train_images = data.train.to(device)
+    if resume:
+        start.check_unlabelled(config, data)
+        state = _resumed(config, data, run, device, group)
+    else:
+        config = start.bound(config, data)
+        state = fresh(config, data, device, group)
+    train_images = all_images(data).to(device)
     attack_model = eval_mode_copy(state, config)
     group.lead(begun)
-    if state.metrics:
-        group.lead(lambda: _write_metrics(state, run))  # without what a kill left behind the last save
-    if not resume:
+    if resume:
+        group.lead(lambda: _mend_metrics(state, run))
+    else:
         group.lead(lambda: rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json")))
         _save_last(state, config, data, run, group)
-    while state.epoch < config.epochs:
+    while state.epoch < config.epochs and not out_of_patience(state.metrics, state.best, config):
         started, resumed_at = time.perf_counter(), state.step
-        order = torch.randperm(
-            len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
-        )
-        batches = torch.split(order, config.batch_size)
+        batches = epoch_batches(config, data, state.epoch)
+        clock = StepClock(device)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches), checkpoint_every, group)
         progress.start(epoch=state.epoch + 1, step=state.step, steps=len(batches))
         for batch in batches[state.step :]:
-            with suppress(HalfStep), whole_or_nothing(state.model, stop if group == ALONE else never) as pulse:
+            weights = batch_weights(config, data, batch)
+            climbs_on = config.awp_steps * config.awp_alternations > 1
+            asked = stop if group == ALONE else never
+            with suppress(HalfStep), whole_or_nothing(state.model, asked, weights=climbs_on) as pulse:
+                clock.start()
                 outcome = one_step(
                     state,
                     config,
@@ -139,9 +168,12 @@ def train(
                     batch,
                     attack_model,
                     steps_per_epoch=len(batches),
+                    weights=weights,
                     pulse=pulse,
+                    lap=clock.lap,
                     group=group,
                 )
+                clock.finish()
                 state.sums.add(outcome, len(batch))
                 state.step += 1
                 _report(progress, state, len(batches))
@@ -149,9 +181,9 @@ def train(
         trained = time.perf_counter()
         measured = _track(state, config, data, halt_if_asked, group)
         _finish_epoch(state, measured, config, data, run, group)
-        seconds = trained - started, time.perf_counter() - trained
-        group.lead(partial(_append_timing, run, state, *seconds, len(batches) - resumed_at))
-        progress.epoch(state.metrics[-1])
+        timing = _timing(state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
+        group.lead(partial(rundir.append_line, run / rundir.TIMING, json.dumps(timing)))
+        progress.epoch({**state.metrics[-1], "timing": timing})
     return state.metrics
 
 
@@ -160,45 +192,49 @@ def never() -> None:
 
 
 def fresh(config: TrainConfig, data: DataSet, device: torch.device, group: Group = ALONE) -> State:
-    """Build a net with weights drawn from the seed alone, and its optimiser."""
+    """Build a net with weights drawn from the seed, or loaded where a checkpoint is named, and its optimiser."""
+    spec = _model_spec(config, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = _model_spec(config, data).build()
+        model = spec.build()
+    if config.init_from is not None:
+        start.fill(model, spec, config)
     return _state(model, config, data, device, group)
 
 
 def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
     """Return the fast copy that a defense attacks in eval mode, None for an attack in train mode."""
-    if defenses.get(config.defense).attack_mode == "train":
+    if defenses.get(config.defense, config.loss).attack_mode == "train":
         return None
     return AttackModel(state.model, config.precision)
 
 
 def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
-    facts = DATASETS[config.dataset]
-    normalized = config.normalization == "meanstd"
+    mean, std = None, None
+    if config.normalization == "meanstd":
+        mean, std = data.normalization or normalization_of(config.dataset)
     return ModelSpec(
         architecture=config.architecture,
         width=config.width,
         classes=data.classes,
         shape=data.shape,
-        mean=facts.mean if normalized else None,
-        std=facts.std if normalized else None,
+        mean=mean,
+        std=std,
     )
 
 
 def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.device, group: Group) -> State:
-    whole, rest = divmod(len(data.train), config.batch_size)
-    model = distributed.fit(model, [config.batch_size] * min(whole, 1) + [rest] * min(rest, 1), group, device)
+    model = distributed.fit(model, [len(batch) for batch in epoch_batches(config, data, 0)], group, device)
     model = model.to(device=device, memory_format=layout(model))  # type: ignore[call-overload]
     optimizer = SGD(
-        model.parameters(),
+        parameter_groups(model, weight_decay=config.weight_decay, l2=config.l2),
         lr=config.lr,
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
         fused=device.type in ("cpu", "cuda"),
     )
-    return State(model, optimizer, Sums.zero(device))
+    averaged = averaged_copy(model) if config.ema else None
+    return State(model, optimizer, Sums.zero(device), data.classes, averaged)
 
 
 def one_step(
@@ -209,49 +245,72 @@ def one_step(
     attack_model: AttackModel | None,
     *,
     steps_per_epoch: int,
+    weights: Tensor | None = None,
     pulse: Callable[[], None] = lambda: None,
+    lap: Callable[[str], None] = lambda name: None,
     group: Group = ALONE,
 ) -> StepOutcome:
     """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`.
 
+    `weights` `(N,)` say how much each image counts in the loss, all the same where there are none. `lap` as there.
     Under a `group` the batch is the whole one: every process augments all of it and takes its share.
     """
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
-    if config.augmentation == "crop-flip":
-        x = crop_flip(
-            x, padding=config.padding, generator=generator("cpu", config.seed, "augment", state.epoch, state.step)
-        )
+    draws = generator("cpu", config.seed, "augment", state.epoch, state.step)
+    x = augment(x, config.augmentation, padding=config.padding, generator=draws)
+    x, y = regularised_batch(x, y, config, state.classes, epoch=state.epoch, step=state.step)
+    x, part = x.contiguous(memory_format=layout(state.model)), group.part(len(x))
+    hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
+    if weights is not None:
+        hyper["weights"] = weights[part.here].to(device=device, dtype=x.dtype)
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for parameters in state.optimizer.param_groups:
-        parameters["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
-    x, part = x.contiguous(memory_format=layout(state.model)), group.part(len(y))
-    return training_step(
+        parameters["lr"] = learning_rate(config, now)
+    defense = defenses.get(config.defense, config.loss)
+    if config.label_smoothing:
+        defense = smoothed(defense, config.label_smoothing, state.classes)
+    perturbs = (config.awp or config.rwp) and state.epoch >= config.awp_warmup
+    lap("batch")
+    outcome = training_step(
         state.model,
         state.optimizer,
-        defenses.get(config.defense),
+        repeated(defense, config.compat, epoch=state.epoch, step=state.step),
         x[part.here],
         y[part.here],
         threat=ThreatModel(config.norm, config.eps.value),
         steps=config.steps,
         step_size=config.step_size.value,
-        gamma=config.awp_gamma if config.awp and state.epoch >= config.awp_warmup else 0.0,
+        gamma=config.awp_gamma if perturbs else 0.0,
+        ascent_steps=config.awp_steps,
+        alternations=config.awp_alternations,
+        size=config.awp_size,
+        random=BatchDraws(generator(device, config.seed, "rwp", state.epoch, state.step)) if config.rwp else None,
+        penalty=partial(l1_penalty, state.model, config.l1) if config.l1 else None,
         generator=part.draws(BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step))),
-        hyper={} if config.beta is None else {"beta": config.beta},
+        hyper=hyper,
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
+        lap=lap,
         part=part,
     )
+    if state.averaged is not None:
+        average(state.averaged, state.model, config.ema)
+    return outcome
 
 
 @contextmanager
-def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterator[Callable[[], None]]:
+def whole_or_nothing(
+    model: nn.Module, stop: Callable[[], int | None], *, weights: bool = False
+) -> Iterator[Callable[[], None]]:
     """Yield a pulse that raises HalfStep once a signal came; the net's buffers are then those from before the step.
 
-    An attack in train mode moves batch-norm statistics; the weights have not changed while the pulse is asked.
+    An attack in train mode moves batch-norm statistics. With `weights` the weights are kept as well: where the pulse is
+    still asked after the first ascent, v has been in them, and taking it off leaves a rounding error.
     """
-    before = [buffer.clone() for buffer in model.buffers()]
+    kept = [*model.buffers(), *(model.parameters() if weights else ())]
+    before = [tensor.detach().clone() for tensor in kept]
 
     def pulse() -> None:
         if stop() is not None:
@@ -260,8 +319,9 @@ def whole_or_nothing(model: nn.Module, stop: Callable[[], int | None]) -> Iterat
     try:
         yield pulse
     except HalfStep:
-        for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.copy_(value)
+        with torch.no_grad():
+            for tensor, value in zip(kept, before, strict=True):
+                tensor.copy_(value)
         raise
 
 
@@ -315,7 +375,7 @@ def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[],
     threat = ThreatModel(config.norm, config.eps.value)
     settings: dict[str, Any] = {"threat": threat, "steps": config.track_steps, "step_size": config.step_size.value}
     return {
-        name: measure(state.model, images, seed=config.seed, check=check, group=group, **settings)
+        name: measure(state.measured, images, seed=config.seed, check=check, group=group, **settings)
         for name, images in splits.items()
         if len(images)
     }
@@ -327,21 +387,25 @@ def _finish_epoch(
     rate, loss = state.optimizer.param_groups[0]["lr"], float(state.sums.loss) / state.sums.n
     state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums.zero(state.sums.loss.device)
     state.metrics.append({"epoch": state.epoch, "lr": rate, "loss": loss, **measured})
-    group.lead(lambda: _write_metrics(state, run))
     robust = measured.get(config.select_on, {}).get("robust")
-    if robust is not None and robust > state.best.get("robust", -1.0):
+    better = robust is not None and robust > state.best.get("robust", -1.0)
+    if better:
         state.best = {"epoch": state.epoch, "robust": robust, "selected_on": config.select_on}
-        group.lead(lambda: _save(run / rundir.BEST, _payload(state, config, data, group)))
+    if out_of_patience(state.metrics, state.best, config):
+        state.metrics[-1]["stopped_early"] = True
+    group.lead(lambda: _write_metrics(state, run))
+    if better:
+        group.lead(lambda: _save(run / rundir.BEST, _payload(state, config, data, state.measured, group)))
     _save_last(state, config, data, run, group)
 
 
-def _payload(state: State, config: TrainConfig, data: DataSet, group: Group) -> dict[str, Any]:
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in state.model.parameters()):
+def _payload(state: State, config: TrainConfig, data: DataSet, model: nn.Module, group: Group) -> dict[str, Any]:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         where = f"epoch {state.epoch}" + (f" and {state.step} steps" if state.step else "")
         mend = f"Lower --lr or --awp-gamma; {state.last_good}."
         raise CheckError(f"the weights are no longer finite after {where}", mend)
     return {
-        "state_dict": {key: value.detach().cpu().contiguous() for key, value in state.model.state_dict().items()},
+        "state_dict": _plain(model),
         "model": asdict(_model_spec(config, data)),
         "dataset": config.dataset,
         "threat": {"norm": config.norm, "eps": config.eps.text},
@@ -354,11 +418,17 @@ def _payload(state: State, config: TrainConfig, data: DataSet, group: Group) -> 
     }
 
 
+def _plain(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+
 def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path, group: Group) -> None:
     sums = state.sums
     progress = {"loss": float(sums.loss), "correct": float(sums.correct), "n": sums.n}
-    more = {"optimizer": state.optimizer.state_dict(), "progress": progress}
-    group.lead(lambda: _save(run / rundir.LAST, _payload(state, config, data, group) | more))
+    more: dict[str, Any] = {"optimizer": state.optimizer.state_dict(), "progress": progress}
+    if state.averaged is not None:
+        more["averaged"] = _plain(state.averaged)
+    group.lead(lambda: _save(run / rundir.LAST, _payload(state, config, data, state.model, group) | more))
     _note_save(state, run)
 
 
@@ -390,6 +460,11 @@ def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device
         )
     state = _state(saved.build(), config, data, device, group)
     state.optimizer.load_state_dict(saved.optimizer)
+    if state.averaged is not None:
+        if saved.averaged is None:
+            what = f"{run / rundir.LAST} holds no averaged weights"
+            raise InputError(what, "Resume from a last.pt that awpbench train wrote.")
+        state.averaged.load_state_dict(saved.averaged)
     state.epoch, state.step, state.best = saved.epoch or 0, saved.step or 0, saved.best
     sums = saved.progress
     state.sums.loss += sums["loss"]
@@ -408,8 +483,7 @@ def _saved_metrics(path: Path, epochs: int, last: Any) -> list[dict[str, Any]]:
     if before < 1:
         return [last][:epochs]
     try:
-        lines = path.read_bytes().splitlines()[:before]
-        found = [json.loads(line) for line in lines]
+        found = [json.loads(line) for line in path.read_bytes().splitlines()[:before]]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged: {error}", "Restore it, or train again.") from None
     if len(found) < before:
@@ -417,16 +491,27 @@ def _saved_metrics(path: Path, epochs: int, last: Any) -> list[dict[str, Any]]:
     return [*found, last]
 
 
+def _mend_metrics(state: State, run: Path) -> None:
+    """Leave what the checkpoint knows in metrics.jsonl, where a kill or a torn write left more or less."""
+    path = run / rundir.METRICS
+    if state.metrics and not (path.exists() and path.read_bytes() == _metrics_text(state)):
+        _write_metrics(state, run)
+
+
+def _metrics_text(state: State) -> bytes:
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.metrics).encode()
+
+
 def _write_metrics(state: State, run: Path) -> None:
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.metrics)
-    rundir.atomic_write(run / rundir.METRICS, text.encode())
+    rundir.atomic_write(run / rundir.METRICS, _metrics_text(state))
 
 
-def _append_timing(run: Path, state: State, train_seconds: float, track_seconds: float, steps: int) -> None:
-    line = {
+def _timing(state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int) -> dict[str, Any]:
+    parts = {f"{part}_seconds": round(seconds, 3) for part, seconds in clock.seconds().items()}
+    return {
         "epoch": state.epoch,
         "steps": steps,
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
+        **parts,
     }
-    rundir.append_line(run / rundir.TIMING, json.dumps(line))

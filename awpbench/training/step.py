@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from awpbench.attack_model import AttackModel
+from awpbench.config import SizeNorm
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
@@ -39,13 +42,6 @@ class _Listener:
             self.logits = logits.detach()
         return logits
 
-    def correct(self, y: Tensor) -> Tensor:
-        """Count the images that were classified right."""
-        if not len(y):
-            return torch.zeros((), dtype=torch.int64, device=y.device)
-        assert self.logits is not None  # every loss forwards the adversarial images
-        return (self.logits.argmax(1) == y).sum()
-
 
 def training_step(
     model: nn.Module,
@@ -59,20 +55,31 @@ def training_step(
     step_size: float,
     gamma: float,
     generator: Draws,
-    hyper: Mapping[str, float],
+    hyper: Mapping[str, Any],
+    ascent_steps: int = 1,
+    alternations: int = 1,
+    size: SizeNorm = "l2",
+    random: Draws | None = None,
+    penalty: Callable[[], Tensor] | None = None,
     attack_model: AttackModel | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
+    lap: Callable[[str], None] = lambda name: None,
     part: Part = WHOLE,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
-    `x` is `(N, C, H, W)` in [0, 1]. A defense whose attack runs in eval mode attacks `attack_model`, a folded copy of
-    the net that is refreshed first, when one is given. `guard` sees the loss before the weights change and may raise;
-    `pulse` is called at every forward pass before that and may raise as well: then the weights are those from before
-    the step. `x` and `y` may be the share `part` of a batch that other processes hold the rest of, perhaps no images at
-    all: gradients, the ascent's too, and the outcome are those of the whole batch. Batch-norm running statistics see
-    the attack's forwards (in train mode) and the update's, not the ascent's.
+    `x` is `(N, C, H, W)` in [0, 1], `y` `(N,)` classes or `(N, classes)` shares of them. `hyper` are the loss's own
+    hyperparameters, and `weights` `(N,)` where images count differently. An attack on f_{w+v} from x and `ascent_steps`
+    steps of v alternate `alternations` times (AWP paper, section 4.2); given `random`, v is drawn from it once instead.
+    `penalty` is added to the loss of the update, at w + v, but not to the one that v climbs. A defense whose attack
+    runs in eval mode attacks `attack_model`, a folded copy of the net that takes over its weights before each attack,
+    when one is given. `guard` sees the loss before the weights change and may raise; `pulse` is called at every forward
+    pass before that and may raise as well: then the weights are those from before the step, up to rounding where v had
+    been in them. Batch-norm running statistics see the attacks' forwards (in train mode) and the update's, not the
+    ascent's. `lap` hears at the end of each part of the step which it was: attack, ascent or update (`StepClock.lap`).
+    `x` and `y` may be the share `part` of a batch that other processes hold the rest of, perhaps no images at all:
+    gradients, the ascent's too, and the outcome are those of the whole batch.
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -82,26 +89,46 @@ def training_step(
 
         return forward
 
+    def mean_loss(target: Callable[[Tensor], Tensor], x_adv: Tensor, *, penalised: bool) -> Tensor:
+        def here() -> Tensor:
+            loss: Tensor = defense.loss(target, x, x_adv, y, **hyper)
+            return loss + penalty() if penalised and penalty is not None else loss
+
+        return part.mean(here, model)
+
     settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
-    with _target(model, attack_model, defense) as target:
-        x_adv = defense.attack(watched(target), x, y, **settings).detach() if len(x) else x
-    model.train()
-
-    def mean_loss(target: Callable[[Tensor], Tensor]) -> Tensor:
-        return part.mean(lambda: defense.loss(target, x, x_adv, y, **hyper), model)
-
-    with perturbed(model, gamma, reduce=part.group.sum) as perturbation:
-        perturbation.ascend(lambda: mean_loss(watched(model)))
+    with perturbed(model, gamma, steps=ascent_steps, size=size, reduce=part.group.sum) as perturbation:
+        for _ in range(alternations if gamma and random is None else 1):
+            with _target(model, attack_model, defense) as target:
+                x_adv = defense.attack(watched(target), x, y, **settings).detach() if len(x) else x
+            lap("attack")
+            model.train()
+            if random is None:
+                perturbation.ascend(partial(mean_loss, watched(model), x_adv, penalised=False))
+            else:
+                perturbation.draw(random)
+            lap("ascent")
         listener = _Listener(model, x_adv)
-        loss = mean_loss(listener)
+        loss = mean_loss(listener, x_adv, penalised=True)
         (total,) = part.group.sum([loss.detach()])
         guard(total)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         part.sum_gradients(model)
         optimizer.step()
-    (correct,) = part.group.sum([listener.correct(y)])
+        lap("update")
+    lap("ascent")  # v came off
+    (correct,) = part.group.sum([_right(listener.logits, y)])
     return StepOutcome(total, correct)
+
+
+def _right(logits: Tensor | None, y: Tensor) -> Tensor:
+    """Count the images classified right; where a label is shared out over classes, its share of the one predicted."""
+    if not len(y):
+        return y.sum()  # 0, in the dtype of the other processes' counts
+    assert logits is not None  # every loss forwards the adversarial images
+    predicted = logits.argmax(1)
+    return (predicted == y).sum() if y.dim() == 1 else y.gather(1, predicted[:, None]).sum()
 
 
 @contextmanager

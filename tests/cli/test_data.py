@@ -91,7 +91,7 @@ def test_an_unknown_name_stops_before_anything_is_done(command: str, capsys: pyt
     assert out == ""
     assert err.splitlines() == [
         "error: there is no data set called 'mnits'",
-        "mend:  Did you mean 'mnist'? Known: cifar10, mnist, digits.",
+        "mend:  Did you mean 'mnist'? Known: cifar10, cifar100, svhn, mnist, fashion-mnist, digits.",
     ]
 
 

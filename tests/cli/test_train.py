@@ -106,7 +106,7 @@ def test_an_existing_run_is_refused_and_left_alone(capsys: pytest.CaptureFixture
             ["train", "small-cnn", "--method", "trade"],
             2,
             "error: there is no defense called 'trade'",
-            "mend:  Did you mean 'trades'? Known: standard, at, trades, mart.",
+            "mend:  Did you mean 'trades'? Known: standard, at, trades, mart, finetuning, rst.",
         ),
         (
             ["train", "small-cnn", "--dataset", "digits", "--eps", "8"],

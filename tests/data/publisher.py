@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision.datasets as tvd
 
-from awpbench.data import cifar10, mnist
+from awpbench.data import cifar10, cifar100, fashion_mnist, mnist, svhn
 from awpbench.data.images import ImageSet
 from awpbench.data.sources import Split
 
@@ -95,21 +96,83 @@ def little_cifar10(
     """Do the same for CIFAR-10."""
     sets: dict[Split, ImageSet] = {split: image_set(n, (3, 32, 32), seed=n) for split, n in COUNTS.items()}
     files = cifar_files(sets)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
+    packed = archive("cifar-10-batches-py", files)
     sums = [(name, md5(content)) for name, content in files.items()]
     monkeypatch.setattr(tvd.CIFAR10, "url", f"{url}cifar-10-python.tar.gz")
-    monkeypatch.setattr(tvd.CIFAR10, "tgz_md5", md5(buffer.getvalue()))
+    monkeypatch.setattr(tvd.CIFAR10, "tgz_md5", md5(packed))
     monkeypatch.setattr(tvd.CIFAR10, "train_list", sums[:5])
     monkeypatch.setattr(tvd.CIFAR10, "test_list", sums[5:6])
     monkeypatch.setattr(tvd.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]})
     prints = {split: images.fingerprint() for split, images in sets.items()}
     monkeypatch.setattr(cifar10, "SOURCE", dataclasses.replace(cifar10.SOURCE, counts=COUNTS, fingerprints=prints))
-    return files, {"cifar-10-python.tar.gz": buffer.getvalue()}
+    return files, {"cifar-10-python.tar.gz": packed}
+
+
+def little_fashion_mnist(
+    monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:9/"
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Do the same for Fashion-MNIST."""
+    sets: dict[Split, ImageSet] = {split: image_set(n, (1, 28, 28), seed=10 + n) for split, n in COUNTS.items()}
+    files = mnist_files(sets)
+    served = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in files.items()}
+    monkeypatch.setattr(tvd.FashionMNIST, "mirrors", [url])
+    monkeypatch.setattr(tvd.FashionMNIST, "resources", [(name, md5(content)) for name, content in served.items()])
+    prints = {split: images.fingerprint() for split, images in sets.items()}
+    source = dataclasses.replace(fashion_mnist.SOURCE, counts=COUNTS, fingerprints=prints)
+    monkeypatch.setattr(fashion_mnist, "SOURCE", source)
+    return files, served
+
+
+def little_cifar100(
+    monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:9/"
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Do the same for CIFAR-100, whose files hold fine and coarse labels; the fine ones are 0 to 99."""
+    files = {}
+    for split, n in COUNTS.items():
+        images, fine = image_set(n, (3, 32, 32), seed=20 + n).images, [(37 * k) % 100 for k in range(n)]
+        content = {"data": images.flatten(1).numpy(), "fine_labels": fine, "coarse_labels": [k // 5 for k in fine]}
+        files[split] = pickle.dumps(content, protocol=2)
+    names = {"fine_label_names": [f"fine {k}" for k in range(100)], "coarse_label_names": [f"c {k}" for k in range(20)]}
+    files["meta"] = pickle.dumps(names, protocol=2)
+    packed = archive("cifar-100-python", files)
+    sums = {name: md5(content) for name, content in files.items()}
+    monkeypatch.setattr(tvd.CIFAR100, "url", f"{url}cifar-100-python.tar.gz")
+    monkeypatch.setattr(tvd.CIFAR100, "tgz_md5", md5(packed))
+    monkeypatch.setattr(tvd.CIFAR100, "train_list", [("train", sums["train"])])
+    monkeypatch.setattr(tvd.CIFAR100, "test_list", [("test", sums["test"])])
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": sums["meta"]}
+    monkeypatch.setattr(tvd.CIFAR100, "meta", meta)
+    monkeypatch.setattr(cifar100, "SOURCE", dataclasses.replace(cifar100.SOURCE, counts=COUNTS))
+    return files, {"cifar-100-python.tar.gz": packed}
+
+
+def little_svhn(
+    monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:9/"
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Do the same for SVHN, whose Matlab files hold images (H, W, C, N) and labels 1 to 10, those of the digit 0."""
+    files, listed = {}, {}
+    for split, n in COUNTS.items():
+        images = image_set(n, (3, 32, 32), seed=30 + n).images
+        labels = np.array([[k % 10 + 1] for k in range(n)], dtype=np.uint8)
+        buffer = io.BytesIO()
+        scipy.io.savemat(buffer, {"X": images.permute(2, 3, 1, 0).numpy(), "y": labels})
+        name = f"{split}_32x32.mat"
+        files[name] = buffer.getvalue()
+        listed[split] = [f"{url}{name}", name, md5(files[name])]
+    monkeypatch.setattr(tvd.SVHN, "split_list", listed)
+    monkeypatch.setattr(svhn, "SOURCE", dataclasses.replace(svhn.SOURCE, counts=COUNTS))
+    return files, files
+
+
+def archive(folder: str, files: dict[str, bytes]) -> bytes:
+    """Pack files of a folder into a .tar.gz."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry.size = len(content)
+            packed.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 class Served(dict[str, bytes]):

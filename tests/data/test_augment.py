@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from awpbench.data.augment import Padding, crop_flip, crop_flip_at
+from awpbench.data.augment import Padding, augment, crop_flip, crop_flip_at, rotate, rotate_by
 from awpbench.errors import UsageError
 
 NINE = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
@@ -118,3 +118,48 @@ def test_reflection_beyond_the_image_is_refused() -> None:
         crop_flip(NINE, padding="reflect", pad=3, generator=torch.Generator().manual_seed(0))
     assert caught.value.what == "images of 3x3 cannot be padded by 3 reflected pixels"
     assert caught.value.mend == "Pad by less than 3, or use padding 'zero'."
+
+
+def test_a_quarter_turn_worked_out_by_hand() -> None:
+    turned = rotate_by(NINE, torch.tensor([90.0]))
+    assert turned[0, 0].tolist() == [[3, 6, 9], [2, 5, 8], [1, 4, 7]]
+    assert rotate_by(NINE, torch.tensor([45.0]))[0, 0].tolist() == [[2, 3, 6], [1, 5, 9], [4, 7, 8]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (9, 14), (1, 5)])
+def test_every_rotation_is_that_of_torchvision(height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(60, 3, height, width, generator=generator)
+    angles = (torch.rand(60, generator=generator) * 2 - 1) * 15
+    angles[:3] = torch.tensor([0.0, 15.0, -15.0])
+    ours = rotate_by(images, angles)
+    for image, angle, turned in zip(images, angles.tolist(), ours, strict=True):
+        assert torch.equal(turned, tvf.rotate(image, angle))
+
+
+def test_every_image_has_its_own_angle_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr("awpbench.data.augment.rotate_by", lambda images, angles: seen.append(angles))
+    rotate(torch.zeros(4000, 1, 2, 2), degrees=15.0, generator=torch.Generator().manual_seed(0))
+    angles = seen[0]
+    assert angles.abs().max() <= 15
+    assert angles.min() < -14.9
+    assert angles.max() > 14.9
+    assert abs(float(angles.mean())) < 0.5
+    assert len(angles.unique()) == 4000
+
+
+def test_the_named_augmentations_are_none_crop_and_flip_and_the_same_with_a_rotation_after_it() -> None:
+    images = torch.rand(8, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+    def drawn() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    plain = augment(images, "crop-flip", padding="zero", generator=drawn())
+    assert augment(images, "none", padding="zero", generator=drawn()) is images
+    assert torch.equal(plain, crop_flip(images, padding="zero", generator=drawn()))
+    generator = drawn()
+    by_hand = rotate(crop_flip(images, padding="zero", generator=generator), degrees=15.0, generator=generator)
+    turned = augment(images, "crop-flip-rotate", padding="zero", generator=drawn())
+    assert torch.equal(turned, by_hand)
+    assert not torch.equal(turned, plain)

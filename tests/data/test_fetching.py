@@ -8,7 +8,16 @@ import pytest
 
 from awpbench import data
 from awpbench.errors import InputError
-from tests.data.publisher import Served, little_cifar10, little_mnist, serving, write
+from tests.data.publisher import (
+    Served,
+    little_cifar10,
+    little_cifar100,
+    little_fashion_mnist,
+    little_mnist,
+    little_svhn,
+    serving,
+    write,
+)
 
 TGZ = "cifar-10-python.tar.gz"
 CIFAR_TEST_MISSING = "test_batch, batches.meta missing in"
@@ -38,6 +47,9 @@ def test_a_missing_data_set_is_fetched_on_first_use(
     for name, little, folder in (
         ("cifar10", little_cifar10, "cifar-10-batches-py"),
         ("mnist", little_mnist, "MNIST/raw"),
+        ("cifar100", little_cifar100, "cifar-100-python"),
+        ("svhn", little_svhn, "."),
+        ("fashion-mnist", little_fashion_mnist, "FashionMNIST/raw"),
     ):
         files, published = little(monkeypatch, server.url)
         server.update(published)
@@ -45,7 +57,7 @@ def test_a_missing_data_set_is_fetched_on_first_use(
         assert {file: (root / folder / file).read_bytes() for file in files} == files
         server.clear()
         assert len(data.load_test(name, data_dir=root)) == 4  # now it is there
-    assert len(files_below(root)) == 7 + 4
+    assert len(files_below(root)) == 7 + 4 + 3 + 2 + 4
 
 
 def test_fetched_files_are_those_that_torchvision_reads(

@@ -23,7 +23,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         with pytest.raises(UsageError) as caught:
             load("cifar-10")  # type: ignore[operator]
         assert caught.value.what == "there is no data set called 'cifar-10'"
-        assert caught.value.mend == "Did you mean 'cifar10'? Known: cifar10, mnist, digits."
+        assert (
+            caught.value.mend == "Did you mean 'cifar10'? Known: cifar10, cifar100, svhn, mnist, fashion-mnist, digits."
+        )
 
 
 def test_training_images_keep_file_order_without_those_held_out(mnist_folder: Path) -> None:

@@ -222,3 +222,12 @@ def test_limits_are_read() -> None:
         with pytest.raises(UsageError) as caught:
             read_limits([text])
         assert caught.value.what == f"--limit {text} names no number of images"
+
+
+def test_the_awp_dialect_steps_half_as_far_on_svhn_and_other_dialects_do_not() -> None:
+    flags = {"dataset": "svhn", "norm": "Linf", "eps": "8/255"}
+    config, sources = resolve_evaluation(flags)
+    assert (config.step_size.text, sources["step_size"]) == ("1/255", "dialect awp, data set svhn")
+    assert resolve_evaluation(flags | {"dialect": "mart-wrn"})[0].step_size.text == "0.8/255"
+    assert resolve_evaluation(flags | {"norm": "L2", "eps": "128/255"})[0].step_size.text == "15/255"
+    assert resolve_evaluation(flags | {"dataset": "cifar100"})[0].step_size.text == "2/255"

@@ -21,6 +21,7 @@ from awpbench.models.layers import layout
         ("wrn-34-20", "wrn-34-20", "WideResNet-34-20"),
         ("wrn-10-1", "wrn-10-1", "WideResNet-10-1"),
         ("ResNet-18", "resnet18", "ResNet-18"),
+        ("VGG-19", "vgg19", "VGG-19"),
         ("small-cnn", "small-cnn", "SmallCNN"),
         ("small-cnn-nobn", "small-cnn-nobn", "SmallCNN without batch norm"),
     ],

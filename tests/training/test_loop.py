@@ -18,6 +18,7 @@ from awpbench.config import TrainConfig
 from awpbench.data.images import DataSet
 from awpbench.defaults import resolve_training
 from awpbench.errors import CheckError, InputError, Interrupted
+from awpbench.randomness import BatchDraws, generator
 from awpbench.training import loop
 from awpbench.training.measure import measure
 
@@ -72,14 +73,27 @@ def after(watcher: Silent, steps: int, *, signal_number: int = 2, calls: int = 0
     return lambda: signal_number if len(watcher.steps) >= steps and next(asked) >= calls else None
 
 
+ROUNDS = {"awp_steps": 2, "awp_alternations": 2}
+
+
 @pytest.mark.parametrize(
-    ("defense", "awp", "forwards"),
-    [("at", False, 1), ("at", False, 2), ("at", True, 3), ("trades", False, 3), ("trades", True, 4), ("mart", True, 4)],
+    ("defense", "awp", "forwards", "more"),
+    [
+        ("at", False, 1, {}),
+        ("at", False, 2, {}),
+        ("at", True, 3, {}),
+        ("trades", False, 3, {}),
+        ("trades", True, 4, {}),
+        ("mart", True, 4, {}),
+        ("at", True, 4, ROUNDS),  # in the second step of the first ascent: v is in the weights
+        ("at", True, 5, ROUNDS),  # in the second attack
+        ("trades", True, 11, ROUNDS),  # in the last step of the second ascent
+    ],
 )  # AT attacks with two forwards, TRADES with three, MART with two; those after them belong to the ascent
 def test_a_signal_within_a_step_drops_what_that_step_did(
-    defense: str, awp: bool, forwards: int, digits: DataSet, tmp_path: Path
+    defense: str, awp: bool, forwards: int, more: dict[str, Any], digits: DataSet, tmp_path: Path
 ) -> None:
-    cfg = config(defense=defense, awp=awp, awp_warmup=0 if awp else None, epochs=1)
+    cfg = config(defense=defense, awp=awp, awp_warmup=0 if awp else None, epochs=1, **more)
     run(cfg, digits, tmp_path / "whole")
     watcher = Silent()
     with pytest.raises(Interrupted) as stopped:  # asked once between the steps, then at each forward pass of the second
@@ -165,6 +179,121 @@ def test_a_full_disk_stops_the_run_and_names_file_and_way_on(
     assert len(run(config(), digits, tmp_path, resume=True)) == 3
 
 
+def equal(one: Any, other: Any) -> bool:
+    """Compare what a checkpoint holds, tensors bit for bit."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rwp": True, "awp_gamma": 0.6},
+        {"defense": "trades", "awp": True, "awp_warmup": 0, **ROUNDS},
+        {"awp": True, "awp_size": "l1", "l1": 1e-4, "schedule": "linear"},
+        {"l2": 5e-3, "nesterov": True, "schedule": "one-drop"},
+        {"mixup": 1.4, "cutout": 3, "schedule": "multi-decay"},
+        {"defense": "trades", "label_smoothing": 0.1, "schedule": "cosine", "lr_end": 0.01},
+        {"awp": True, "ema": 0.9, "schedule": "cyclic"},
+        {"rwp": True, "patience": 1, "epochs": 9, "lr": 1e-9},
+    ],
+    ids=lambda more: "-".join(more),
+)
+def test_every_regulariser_resumes_bit_for_bit(more: dict[str, Any], digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(**{"defense": "at", "epochs": 2, **more})
+    run(cfg, digits, tmp_path / "whole")
+    watcher = Silent()
+    with pytest.raises(Interrupted):
+        run(cfg, digits, tmp_path / "parts", progress=watcher, stop=after(watcher, 4))
+    run(cfg, digits, tmp_path / "parts", resume=True)
+
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    for name in ("last.pt", "best.pt"):
+        one, other = (torch.load(tmp_path / part / name, weights_only=True) for part in ("parts", "whole"))
+        assert equal(one, other), name
+
+
+def test_the_draws_of_a_random_perturbation_are_keyed_by_seed_epoch_and_step(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Tensor] = []
+    original = loop.training_step
+
+    def listening(*args: Any, **more: Any) -> Any:
+        assert more["gamma"] == 0.3
+        drawn.append(more["random"].normal(torch.empty(3)))
+        return original(*args, **more)
+
+    monkeypatch.setattr(loop, "training_step", listening)
+    run(config(defense="at", rwp=True, awp_gamma=0.3, epochs=1, seed=7), digits, tmp_path)
+    keyed = [BatchDraws(generator("cpu", 7, "rwp", 0, step)).normal(torch.empty(3)) for step in range(3)]
+    assert all(torch.equal(one, other) for one, other in zip(drawn, keyed, strict=True))
+
+
+def test_best_is_the_averaged_net_and_last_goes_on_with_the_live_one(digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense="at", ema=0.8, epochs=2)
+    metrics = run(cfg, digits, tmp_path / "ema")
+    run(config(defense="at", epochs=2), digits, tmp_path / "plain")
+    last, plain = (checkpoints.load(tmp_path / name / rundir.LAST) for name in ("ema", "plain"))
+    assert all(torch.equal(tensor, plain.state_dict[key]) for key, tensor in last.state_dict.items())
+    assert plain.averaged is None
+    best = checkpoints.load(tmp_path / "ema" / rundir.BEST)
+    assert (best.averaged, best.optimizer) == (None, None)
+    again = measure(
+        best.build(),
+        digits.validation,
+        threat=loop.ThreatModel(cfg.norm, cfg.eps.value),
+        steps=cfg.track_steps,
+        step_size=cfg.step_size.value,
+        seed=cfg.seed,
+    )
+    assert best.epoch is not None
+    assert again == metrics[best.epoch - 1]["validation"]
+    if best.epoch == 2:
+        assert last.averaged is not None
+        assert all(torch.equal(tensor, last.averaged[key]) for key, tensor in best.state_dict.items())
+    assert not torch.equal(best.state_dict["fc.weight"], last.state_dict["fc.weight"])
+
+
+def test_a_run_whose_averaged_weights_are_lost_is_not_resumed(digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense="at", ema=0.8, epochs=1)
+    run(cfg, digits, tmp_path)
+    raw = torch.load(tmp_path / rundir.LAST, weights_only=True)
+    checkpoints.save(tmp_path / rundir.LAST, {key: value for key, value in raw.items() if key != "averaged"})
+    with pytest.raises(InputError, match="holds no averaged weights"):
+        run(cfg, digits, tmp_path, resume=True)
+
+
+def test_training_ends_when_patience_is_lost_and_resuming_then_does_nothing(digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense="at", lr=1e-9, epochs=9, patience=2)  # nothing is learnt: the first measurement is the best
+    watcher = Silent()
+    metrics = run(cfg, digits, tmp_path, progress=watcher)
+    assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    assert [line.get("stopped_early") for line in metrics] == [None, None, True]
+    saved = checkpoints.load(tmp_path / rundir.LAST)
+    assert (saved.epoch, saved.best["epoch"], saved.metrics["stopped_early"]) == (3, 1, True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run(cfg, digits, tmp_path, resume=True) == metrics
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("defense", ["standard", "at", "trades", "mart"])
+def test_awp_with_gamma_zero_trains_as_if_it_were_off(defense: str, digits: DataSet, tmp_path: Path) -> None:
+    cfg = config(defense=defense, epochs=1, steps=0 if defense == "standard" else 2)
+    zero = {"awp": True, "awp_gamma": 0.0, "awp_steps": 3, "awp_alternations": 2}  # which the command line refuses
+    run(cfg, digits, tmp_path / "off")
+    run(cfg.model_copy(update=zero), digits, tmp_path / "zero")
+    assert (tmp_path / "off/metrics.jsonl").read_bytes() == (tmp_path / "zero/metrics.jsonl").read_bytes()
+    one, other = (checkpoints.load(tmp_path / part / "last.pt") for part in ("off", "zero"))
+    assert equal(one.state_dict, other.state_dict)
+    assert equal(one.optimizer, other.optimizer)
+
+
 def test_a_signal_while_robustness_is_measured_loses_nothing(digits: DataSet, tmp_path: Path) -> None:
     cfg = config(defense="at", epochs=2)
     run(cfg, digits, tmp_path / "whole")
@@ -188,7 +317,7 @@ def test_a_finished_run_holds_what_the_architecture_says(digits: DataSet, tmp_pa
     assert metrics[0].keys() == {"epoch", "lr", "loss", "train", "validation"}
     assert metrics[0]["train"]["n"] == 50
     assert metrics[0]["validation"]["n"] == 200
-    assert watcher.epochs == metrics
+    assert [{key: told[key] for key in told if key != "timing"} for told in watcher.epochs] == metrics
     assert len(watcher.steps) == 9
     assert len((tmp_path / rundir.TIMING).read_text().splitlines()) == 3
 
