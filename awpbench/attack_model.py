@@ -230,7 +230,7 @@ def _trace_and_fold(net: nn.Module) -> tuple[fx.GraphModule | None, list[_Fold]]
     folds = []
     for node in list(traced.graph.nodes):
         norm: Any = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not is_plain(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        if not (is_plain(norm, nn.BatchNorm2d) or is_plain(norm, nn.SyncBatchNorm)) or norm.running_mean is None:
             continue
         (source,) = node.all_input_nodes
         conv: Any = modules.get(str(source.target)) if source.op == "call_module" else None

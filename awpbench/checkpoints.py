@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 
 _FETCH_AGAIN = "Copy or download the file again."
 _RESAVE = "Have someone who trusts it save only the weights: torch.save(model.state_dict(), 'x.pt')."
-_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress", "averaged")
+_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress", "averaged", "processes")
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -113,6 +113,7 @@ class Checkpoint:
     metrics: Any = None
     optimizer: dict[str, Any] | None = None
     progress: Any = None
+    processes: int | None = None  # that trained it
     averaged: dict[str, Tensor] | None = None
 
     def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:

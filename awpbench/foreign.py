@@ -15,6 +15,7 @@ from awpbench.errors import InputError, UsageError, lookup
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last", "best")  # in the order they are looked for
 PREFIXES = ("module.", "model.", "1.")  # DataParallel, RobustBench, nn.Sequential(Normalize, net)
+WITHOUT_BATCH_NORM = {f"{layer}.{kind}" for layer in ("conv1", "conv2", "conv3", "fc") for kind in ("weight", "bias")}
 PREPROCESSING = ("none", "meanstd", "plus-minus-1")
 
 _NORMALIZATION = re.compile(r"(?:(?:normalize|0)\.)?(mean|std|mu|sigma)")
@@ -190,10 +191,12 @@ def _residual(state: Mapping[str, Tensor]) -> Recognised | None:
 
 
 def _small(state: Mapping[str, Tensor]) -> Recognised | None:
-    if "bn3.weight" not in state or "conv3.weight" not in state:
+    bare_keys = {key for key in state if not is_normalization(key)} == WITHOUT_BATCH_NORM
+    if not bare_keys and ("bn3.weight" not in state or "conv3.weight" not in state):
         return None
     width, channels = state["conv1.weight"].shape[:2]
-    return Recognised("small-cnn", None if width == 32 else width, state["fc.weight"].shape[0], channels)
+    name = "small-cnn-nobn" if bare_keys else "small-cnn"
+    return Recognised(name, None if width == 32 else width, state["fc.weight"].shape[0], channels)
 
 
 def _vgg(state: Mapping[str, Tensor]) -> Recognised | None:

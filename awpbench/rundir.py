@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,40 @@ SHARDS = "shards"
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Replace a file as a whole (temporary file in the same folder, fsync, rename) and keep its mode."""
+    """Replace a file as a whole (temporary file in the same folder, fsync, rename) and keep its mode.
+
+    Raises OSError, whose `filename` is the path, and leaves what was there: where the disk is full, for example.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _named(path):
+        _replace(path, data)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, on a line of its own also where a kill tore the last one; raises OSError as above."""
+    with _named(path), path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(f"{line}\n".encode())
+
+
+def remove_torn(run: Path) -> None:
+    """Remove the temporary files that a kill within `atomic_write` left in a folder."""
+    for path in run.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in an OSError: a full disk does not say which write it ended."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

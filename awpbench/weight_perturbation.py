@@ -4,7 +4,7 @@ second model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from awpbench.config import SizeNorm
 from awpbench.randomness import Draws
+
+Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 EPS = 1e-20  # keeps a weight without gradient where it is, instead of dividing zero by zero
 
@@ -22,8 +24,9 @@ class WeightPerturbation:
     Per weight tensor |v| <= gamma |w|. |.| is the norm that `size` names, over the tensor, computed in fp32 or better.
     """
 
-    def __init__(self, model: nn.Module, gamma: float, *, steps: int = 1, size: SizeNorm = "l2") -> None:
+    def __init__(self, model: nn.Module, gamma: float, *, steps: int, size: SizeNorm, reduce: Reduce) -> None:
         self._model = model
+        self._reduce = reduce
         self._gamma = gamma
         self._steps = steps
         self._order = 1 if size == "l1" else 2
@@ -57,7 +60,7 @@ class WeightPerturbation:
 
     def _gradients(self, loss: Callable[[], Tensor]) -> list[Tensor]:
         with batch_norm_statistics_kept(self._model), torch.enable_grad():
-            return list(torch.autograd.grad(loss(), list(self._weights.values())))
+            return list(self._reduce(torch.autograd.grad(loss(), list(self._weights.values()))))
 
     def _move(self, directions: list[Tensor], steps: int) -> None:
         """Add gamma / steps * |w| / |d| * d to v, and project."""
@@ -87,15 +90,25 @@ def _normal(weight: Tensor, draws: Draws) -> Tensor:
 
 
 @contextmanager
-def perturbed(model: nn.Module, gamma: float, *, steps: int = 1, size: SizeNorm = "l2") -> Iterator[WeightPerturbation]:
+def perturbed(
+    model: nn.Module,
+    gamma: float,
+    *,
+    steps: int = 1,
+    size: SizeNorm = "l2",
+    reduce: Reduce = lambda gradients: gradients,
+) -> Iterator[WeightPerturbation]:
     """Hold a perturbation in the model's weights until the block ends; gamma 0 does nothing.
 
-    `steps` (K2) is the number of steps of an ascent, `size` the norm that measures weights and perturbation. Step the
-    optimiser inside the block: the authors restore the weights after the step, so that momentum and weight decay act
-    on w + v (Eq. 11). On an exception the weights are restored as well. Restoring subtracts what was added, as the
-    authors do, which in floating point is w up to rounding.
+    `steps` (K2) is the number of steps of an ascent, `size` the norm that measures weights and perturbation. `reduce`
+    sees the gradients of the ascent before they are normalised: processes that have a share of the batch each sum them
+    there.
+
+    Step the optimiser inside the block: the authors restore the weights after the step, so that momentum and weight
+    decay act on w + v (Eq. 11). On an exception the weights are restored as well. Restoring subtracts what was added,
+    as the authors do, which in floating point is w up to rounding.
     """
-    perturbation = WeightPerturbation(model, gamma, steps=steps, size=size)
+    perturbation = WeightPerturbation(model, gamma, steps=steps, size=size, reduce=reduce)
     try:
         yield perturbation
     finally:

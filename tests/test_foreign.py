@@ -221,6 +221,7 @@ def test_a_preprocessing_that_makes_no_sense_is_a_usage_error(
         ("resnet18", 5, 10, (1, 28, 28), "mnist", ("resnet18", 5)),
         ("small-cnn", None, 10, (1, 28, 28), None, ("small-cnn", None)),
         ("small-cnn", 7, 10, (1, 8, 8), "digits", ("small-cnn", 7)),
+        ("small-cnn-nobn", 7, 10, (1, 8, 8), "digits", ("small-cnn-nobn", 7)),
     ],
 )
 def test_architecture_width_and_classes_are_read_off_the_weights(
@@ -319,8 +320,8 @@ def test_a_net_of_no_known_family_is_refused_unless_it_is_named(tmp_path: Path, 
         checkpoints.load(path)
     assert caught.value.what == f"{path} holds the weights of no architecture known here"
     assert caught.value.mend == (
-        "Known: prn18, wrn-34-10, wrn-28-10, resnet18, vgg19, small-cnn, wrn-D-W. For a net of RobustBench use "
-        "--robustbench ID --weights FILE, for any other --model FILE.py:factory."
+        "Known: prn18, wrn-34-10, wrn-28-10, resnet18, vgg19, small-cnn, small-cnn-nobn, wrn-D-W. For a net of "
+        "RobustBench use --robustbench ID --weights FILE, for any other --model FILE.py:factory."
     )
     with pytest.raises(InputError) as caught:
         checkpoints.load(path, arch="wrn28", dataset="mnist")

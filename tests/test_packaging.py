@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_recipe(wheel: zipfile.ZipFile) -> None:
 def test_the_wheel_carries_the_version_of_the_package_and_its_command(wheel: zipfile.ZipFile) -> None:
     info = f"awpbench-{awpbench.__version__}.dist-info"
     assert email.message_from_bytes(wheel.read(f"{info}/METADATA"))["Version"] == awpbench.__version__
-    assert wheel.read(f"{info}/entry_points.txt").decode() == "[console_scripts]\nawpbench = awpbench.cli:main\n"
+    assert wheel.read(f"{info}/entry_points.txt").decode() == "[console_scripts]\nawpbench = awpbench.__main__:main\n"
 
 
 def test_the_source_distribution_holds_what_building_and_testing_need(built: Path) -> None:

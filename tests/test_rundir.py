@@ -39,8 +39,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as failed:
         rundir.atomic_write(path, b"new")
+    assert failed.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
@@ -56,3 +57,19 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert rundir.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_line_is_added_on_a_line_of_its_own_also_after_a_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    rundir.append_line(path, "one")
+    rundir.append_line(path, "two")
+    path.write_bytes(path.read_bytes() + b"tor")
+    rundir.append_line(path, "three")
+    assert path.read_text() == "one\ntwo\ntor\nthree\n"
+
+
+def test_what_a_kill_left_of_a_write_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".last.pt.x1.tmp", "last.pt", ".hidden"):
+        (tmp_path / name).touch()
+    rundir.remove_torn(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", ".hidden"}

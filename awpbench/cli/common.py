@@ -119,11 +119,21 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def torchrun_place() -> tuple[int, int, int] | None:
+    """Return number, count and number on this machine of a process under torchrun, None outside of it."""
+    words = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    if not all(word.isdecimal() for word in words):
+        return None
+    rank, count, local = map(int, words)
+    return rank, count, local
+
+
 class Stop:
     """Remembers that a SIGINT or SIGTERM asked the work to stop; a second Ctrl-C stops at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.number: int | None = None
+        self._quiet = quiet
 
     def __call__(self) -> int | None:
         return self.number
@@ -132,13 +142,14 @@ class Stop:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        os.write(2, b"\nstopping and saving; press Ctrl-C again to stop at once\n")
+        if not self._quiet:
+            os.write(2, b"\nstopping and saving; press Ctrl-C again to stop at once\n")
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Catch SIGINT and SIGTERM while the block runs."""
-    stop = Stop()
+def stop_on_signals(*, quiet: bool = False) -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM while the block runs, and say so unless `quiet`."""
+    stop = Stop(quiet)
     before = {number: signal.signal(number, stop._receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

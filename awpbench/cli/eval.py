@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -179,14 +178,14 @@ def _share(text: str | None, device: torch.device, force: bool) -> tuple[Share, 
     """Read `--shard 1/4`, or what torchrun says, which also names this process's GPU."""
     from awpbench.evaluation.runner import WHOLE, Share
 
-    variables = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    place = common.torchrun_place()
     if text is not None:
         which, _, of = text.partition("/")
         if not (which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of)):
             raise UsageError(f"--shard {text} names no share", "Write it as in --shard 1/4, up to --shard 4/4.")
         share = Share(int(which) - 1, int(of))
-    elif all(each.isdecimal() for each in variables):
-        rank, count, local = map(int, variables)
+    elif place is not None:
+        rank, count, local = place
         share = Share(rank, count)
         if str(device) == "cuda":
             device = common.resolve_device(f"cuda:{local}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from awpbench import rundir
 from awpbench.cli import common
 from awpbench.config import TrainConfig
 
@@ -37,11 +38,15 @@ class TrainingProgress(common.LiveBars):
         self._events = events
         self._task = self._bars.add_task("", total=None, epoch=f"1/{self._epochs}", loss="-", robust="-")
         self._started = time.monotonic()
-        self._first: int | None = None
+        self._first: int | None = None  # steps that were done before
+
+    def start(self, *, epoch: int, step: int, steps: int) -> None:
+        self._first = (epoch - 1) * steps + step if self._first is None else self._first
+        done, total = (epoch - 1) * steps + step, self._epochs * steps
+        self._bars.update(self._task, completed=done, total=total, epoch=f"{epoch}/{self._epochs}")
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, robust: float) -> None:
         done, total = (epoch - 1) * steps + step, self._epochs * steps
-        first = self._first = done if self._first is None else self._first
         self._bars.update(
             self._task,
             completed=done,
@@ -51,7 +56,7 @@ class TrainingProgress(common.LiveBars):
             robust=f"{robust:.1%}",
         )
         if not self._console.is_terminal and self._due():
-            rate = (time.monotonic() - self._started) / max(done - first, 1)
+            rate = (time.monotonic() - self._started) / max(done - (self._first or 0), 1)
             where = f"epoch {epoch}/{self._epochs} step {step}/{steps}"
             left = common.duration(rate * (total - done))
             self._say(f"{where} loss {loss:.3f} robust in training {robust:.1%} left {left}")
@@ -84,8 +89,20 @@ class TrainingProgress(common.LiveBars):
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
-        with self._log.open("a") as file:
-            file.write(line + "\n")
+        rundir.append_line(self._log, line)
+
+
+class Unseen:
+    """Shows nothing: the progress of a process that is not the first of its run."""
+
+    def start(self, *, epoch: int, step: int, steps: int) -> None:
+        pass
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float, robust: float) -> None:
+        pass
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        pass
 
 
 def spent(timing: dict[str, Any]) -> str:

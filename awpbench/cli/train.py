@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +14,19 @@ import typer
 
 from awpbench import models, rundir
 from awpbench.cli import common
-from awpbench.errors import InputError, RefusedError, UsageError
+from awpbench.errors import CheckError, InputError, Interrupted, RefusedError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from awpbench.config import TrainConfig
     from awpbench.data.images import DataSet
+    from awpbench.training.distributed import Group
     from awpbench.training.tensorboard import EventFiles
 
+CheckpointOption = Annotated[
+    float, typer.Option("--checkpoint-every", min=0.0, help="Minutes between two saves of last.pt within an epoch.")
+]
 TensorboardOption = Annotated[
     bool, typer.Option("--tensorboard", help="Also write event files into RUN_DIR/tensorboard/.")
 ]
@@ -113,6 +119,7 @@ def train(
         str | None, typer.Option(help="Run folder; else runs/<dataset>-<arch>-<defense>[-awp]-s<seed>.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing run folder.")] = False,
+    checkpoint_every: CheckpointOption = 10.0,
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
@@ -125,7 +132,7 @@ def train(
     from awpbench.defaults import read_config_file, resolve_training
 
     elsewhere = {"arch", "method", "config", "out", "force", "device", "data_dir", "offline", "tensorboard"}
-    elsewhere |= {"dry_run", "as_json", "recipe"}
+    elsewhere |= {"dry_run", "as_json", "recipe", "checkpoint_every"}
     flags = {key: value for key, value in given.items() if key not in elsewhere}
     flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
     from_file = read_config_file(Path(config)) if config else {}
@@ -133,6 +140,8 @@ def train(
     resolved, sources = resolve_training(flags, from_file, named=named)
     run = Path(out or Path("runs") / (f"{recipe}-s{resolved.seed}" if recipe else resolved.name()))
     if dry_run:
+        if (common.torchrun_place() or (0,))[0] > 0:
+            return
         from awpbench.cli.plan import print_training_plan
 
         data = _load(resolved, data_dir, offline)
@@ -141,19 +150,21 @@ def train(
         places = common.places(out=run, out_flag=out, device=str(on), device_flag=device, data_dir=data_dir)
         print_training_plan(resolved, sources, data, places, on, as_json=as_json)
         return
-    _refuse_to_overwrite(run, force)
-    events = _events(run, tensorboard)
-    data, on = _load(resolved, data_dir, offline), common.resolve_device(device)
-    resolved = _bound(resolved, data, sources)
-    if resolved.init_from is not None and Path(resolved.init_from).resolve().is_relative_to(run.resolve()):
-        raise UsageError(f"{resolved.init_from} lies in the run folder itself", "Name another folder with --out.")
-    _remove_old_run(run)
-    _train(resolved, data, run, on, resume=False, as_json=as_json, events=events)
+    with _together(device) as (group, on):
+        group.lead(lambda: _refuse_to_overwrite(run, force))
+        events = _events(run, tensorboard and group.rank == 0)
+        data = _load_once(group, resolved, data_dir, offline)
+        resolved = _bound(resolved, data, sources)
+        if resolved.init_from is not None and Path(resolved.init_from).resolve().is_relative_to(run.resolve()):
+            raise UsageError(f"{resolved.init_from} lies in the run folder itself", "Name another folder with --out.")
+        settings: dict[str, Any] = {"group": group, "checkpoint_every": checkpoint_every, "events": events}
+        _train(resolved, data, run, on, resume=False, as_json=as_json, **settings)
 
 
 def resume(
     run_dir: Annotated[str, typer.Argument(help="The folder of an interrupted run.")],
     *,
+    checkpoint_every: CheckpointOption = 10.0,
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
     offline: common.OfflineOption = False,
@@ -171,8 +182,44 @@ def resume(
     except (OSError, ValueError):
         mend = "Restore it: last.pt holds the same values under config."
         raise InputError(f"{run / rundir.CONFIG} is missing or damaged", mend) from None
-    events, on = _events(run, tensorboard), common.resolve_device(device)
-    _train(config, _load(config, data_dir, offline), run, on, resume=True, as_json=as_json, events=events)
+    with _together(device) as (group, on):
+        events = _events(run, tensorboard and group.rank == 0)
+        data = _load_once(group, config, data_dir, offline)
+        settings: dict[str, Any] = {"group": group, "checkpoint_every": checkpoint_every, "events": events}
+        _train(config, data, run, on, resume=True, as_json=as_json, **settings)
+
+
+@contextmanager
+def _together(device: str) -> Iterator[tuple[Group, torch.device]]:
+    """Join the other processes under torchrun, and say which GPU is this one's; only the first reports an error.
+
+    An error that each of them finds alike, that is: what one alone knows, such as a file that only it lacks, it says.
+    """
+    from awpbench.training.distributed import ALONE, ToldError, joined
+
+    place = common.torchrun_place()
+    if place is None:
+        yield ALONE, common.resolve_device(device)
+        return
+    rank, count, local = place
+    try:
+        on = common.resolve_device(device)
+        on = common.resolve_device(f"cuda:{local}") if str(on) == "cuda" else on
+        with joined(rank, count, on) as group:
+            yield group, on
+    except (UsageError, RefusedError, CheckError, Interrupted, ToldError) as error:
+        if rank == 0:
+            raise
+        raise typer.Exit(error.exit_code) from error
+
+
+def _load_once(group: Group, config: TrainConfig, data_dir: str | None, offline: bool) -> DataSet:
+    """Load a data set in process 0, which fetches what is missing, and then in the others."""
+
+    def load() -> DataSet:
+        return _load(config, data_dir, offline)
+
+    return group.lead(load) or load()
 
 
 def _events(run: Path, wanted: bool) -> EventFiles | None:
@@ -236,7 +283,7 @@ def _refuse_to_overwrite(run: Path, force: bool) -> None:
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "Name a folder with --out.")
     existing = [name for name in RUN_FILES if (run / name).exists()]
-    if existing not in ([], [rundir.PROVENANCE]) and not force:  # provenance alone: a start that failed
+    if {rundir.LAST, rundir.BEST, rundir.METRICS} & {*existing} and not force:  # none of them: a start that failed
         raise RefusedError(
             f"{run} already holds a run ({', '.join(existing)})",
             f"Continue it with: awpbench resume {run}, or overwrite it with --force, or write elsewhere with --out.",
@@ -259,19 +306,48 @@ def _train(
     *,
     resume: bool,
     as_json: bool,
+    group: Group | None = None,
+    checkpoint_every: float = 10.0,
     events: EventFiles | None = None,
 ) -> None:
-    from awpbench import provenance
-    from awpbench.cli.progress import TrainingProgress
+    from awpbench.cli.progress import TrainingProgress, Unseen
+    from awpbench.training.distributed import ALONE
     from awpbench.training.loop import train as run_training
 
-    _record_provenance(run, data, provenance.describe(str(device)), resume=resume)
-    with common.stop_on_signals() as stop, TrainingProgress(config, run / rundir.LOG, events) as progress:
-        metrics = run_training(config, data, run, device=device, progress=progress, stop=stop, resume=resume)
+    group = group or ALONE
+    first, processes = group.rank == 0, group.count
+    with (
+        common.stop_on_signals(quiet=not first) as stop,
+        TrainingProgress(config, run / rundir.LOG, events) if first else nullcontext(Unseen()) as progress,
+    ):
+        metrics = run_training(
+            config,
+            data,
+            run,
+            device=device,
+            progress=progress,
+            stop=stop,
+            resume=resume,
+            begun=lambda: _begin(run, data, str(device), processes, resume=resume),
+            checkpoint_every=checkpoint_every,
+            group=group,
+        )
+    if not first:
+        return
     if as_json:
         common.print_json({"run": str(run), "last": metrics[-1], "checkpoint": str(run / rundir.BEST)})
     else:
         common.note(f"finished: {run}. Attack it with: awpbench eval --ckpt {run / rundir.BEST} --suite full")
+
+
+def _begin(run: Path, data: DataSet, device: str, processes: int, *, resume: bool) -> None:
+    """Clear the run folder of what it must not hold, and say there what makes the run from here on."""
+    from awpbench import provenance
+
+    if not resume:
+        _remove_old_run(run)
+    rundir.remove_torn(run)
+    _record_provenance(run, data, {**provenance.describe(device), "processes": processes}, resume=resume)
 
 
 def _record_provenance(run: Path, data: DataSet, described: dict[str, Any], *, resume: bool) -> None:

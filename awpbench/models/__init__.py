@@ -21,6 +21,7 @@ MODELS = {
     "resnet18": "awpbench.models.resnet:resnet18",
     "vgg19": "awpbench.models.vgg:vgg19",
     "small-cnn": "awpbench.models.small_cnn:small_cnn",
+    "small-cnn-nobn": "awpbench.models.small_cnn:small_cnn_nobn",
 }
 ALIASES = {
     "preactresnet-18": "prn18",
@@ -34,6 +35,7 @@ PUBLISHED = {
     "resnet18": "ResNet-18",
     "vgg19": "VGG-19",
     "small-cnn": "SmallCNN",
+    "small-cnn-nobn": "SmallCNN without batch norm",
 }  # as RobustBench spells architectures
 
 _WIDE = re.compile(r"wrn-(\d+)-(\d+)")

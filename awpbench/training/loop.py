@@ -28,9 +28,10 @@ from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
-from awpbench.training import start
+from awpbench.training import distributed, start
 from awpbench.training.batches import all_images, batch_weights, epoch_batches
 from awpbench.training.clock import StepClock
+from awpbench.training.distributed import ALONE, Group
 from awpbench.training.measure import measure
 from awpbench.training.precision import Views, views
 from awpbench.training.regularisers import (
@@ -45,7 +46,7 @@ from awpbench.training.regularisers import (
 from awpbench.training.schedules import learning_rate
 from awpbench.training.step import StepOutcome, training_step
 
-LAST_GOOD = "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+MINUTES = 10.0  # between two saves of last.pt within an epoch
 
 
 class HalfStep(Exception):
@@ -54,6 +55,9 @@ class HalfStep(Exception):
 
 class Progress(Protocol):
     """What a training run tells its watcher."""
+
+    def start(self, *, epoch: int, step: int, steps: int) -> None:
+        """Report that an epoch starts, or goes on after so many steps."""
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float, robust: float) -> None:
         """Report a finished step: the running means of this epoch's loss and of the robust accuracy in training."""
@@ -99,6 +103,8 @@ class State:
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    last_good: str = ""  # what last.pt holds
+    saved_at: float = 0.0  # time.monotonic() of the last save
 
     @property
     def measured(self) -> nn.Module:
@@ -115,34 +121,47 @@ def train(
     progress: Progress,
     stop: Callable[[], int | None] = lambda: None,
     resume: bool = False,
+    begun: Callable[[], None] = lambda: None,
+    checkpoint_every: float = MINUTES,
+    group: Group = ALONE,
 ) -> list[dict[str, Any]]:
     """Train, and return the lines of metrics.jsonl.
 
     `stop` is asked at every forward pass of the attack and of the ascent in the weights, after every step and after
     every measured batch; when it returns a signal's number, the state after the last whole step is saved and
-    Interrupted is raised. Raises CheckError when the loss is no longer finite: the weights of that step are not
-    used, and `last.pt` still holds the end of the epoch before.
+    Interrupted is raised. `begun` is called when the run is known to start, before it writes anything. Within an epoch
+    `last.pt` is saved after the first step that ends `checkpoint_every` minutes after the last save. Under a `group`
+    every process calls this with the same arguments, and process 0 writes; a signal to any of them stops all between
+    two steps.
+
+    Raises CheckError when the loss is no longer finite: the weights of that step are not used. Raises InputError when
+    a checkpoint cannot be written: what was there before is untouched.
     """
     if resume:
         start.check_unlabelled(config, data)
-        state = _resumed(config, data, run, device)
+        state = _resumed(config, data, run, device, group)
     else:
         config = start.bound(config, data)
-        state = fresh(config, data, device)
+        state = fresh(config, data, device, group)
     train_images = all_images(data).to(device)
     attack_model = eval_mode_copy(state, config)
-    if not resume:
-        rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json"))
-        _save_last(state, config, data, run)
+    group.lead(begun)
+    if resume:
+        group.lead(lambda: _mend_metrics(state, run))
+    else:
+        group.lead(lambda: rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json")))
+        _save_last(state, config, data, run, group)
     while state.epoch < config.epochs and not out_of_patience(state.metrics, state.best, config):
         started, resumed_at = time.perf_counter(), state.step
         batches = epoch_batches(config, data, state.epoch)
         clock = StepClock(device)
-        halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
+        halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches), checkpoint_every, group)
+        progress.start(epoch=state.epoch + 1, step=state.step, steps=len(batches))
         for batch in batches[state.step :]:
             weights = batch_weights(config, data, batch)
             climbs_on = config.awp_steps * config.awp_alternations > 1
-            with suppress(HalfStep), whole_or_nothing(state.model, stop, weights=climbs_on) as pulse:
+            asked = stop if group == ALONE else never
+            with suppress(HalfStep), whole_or_nothing(state.model, asked, weights=climbs_on) as pulse:
                 clock.start()
                 outcome = one_step(
                     state,
@@ -154,6 +173,7 @@ def train(
                     weights=weights,
                     pulse=pulse,
                     lap=clock.lap,
+                    group=group,
                 )
                 clock.finish()
                 state.sums.add(outcome, len(batch))
@@ -161,16 +181,19 @@ def train(
                 _report(progress, state, len(batches))
             halt_if_asked()
         trained = time.perf_counter()
-        measured = _track(state, config, data, halt_if_asked)
-        _finish_epoch(state, measured, config, data, run)
-        timing = _append_timing(
-            run, state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at
-        )
+        measured = _track(state, config, data, halt_if_asked, group)
+        _finish_epoch(state, measured, config, data, run, group)
+        timing = _timing(state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
+        group.lead(partial(rundir.append_line, run / rundir.TIMING, json.dumps(timing)))
         progress.epoch({**state.metrics[-1], "timing": timing})
     return state.metrics
 
 
-def fresh(config: TrainConfig, data: DataSet, device: torch.device) -> State:
+def never() -> None:
+    """Ask nobody: several processes stop between two steps, since each of them waits for the others within one."""
+
+
+def fresh(config: TrainConfig, data: DataSet, device: torch.device, group: Group = ALONE) -> State:
     """Build a net with weights drawn from the seed, or loaded where a checkpoint is named, and its optimiser."""
     spec = _model_spec(config, data)
     with torch.random.fork_rng(devices=[]):
@@ -178,7 +201,7 @@ def fresh(config: TrainConfig, data: DataSet, device: torch.device) -> State:
         model = spec.build()
     if config.init_from is not None:
         start.fill(model, spec, config)
-    return _state(model, config, data, device)
+    return _state(model, config, data, device, group)
 
 
 def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
@@ -203,7 +226,8 @@ def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
     )
 
 
-def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.device) -> State:
+def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.device, group: Group) -> State:
+    model = distributed.fit(model, [len(batch) for batch in epoch_batches(config, data, 0)], group, device)
     model = model.to(device=device, memory_format=layout(model))  # type: ignore[call-overload]
     optimizer = SGD(
         parameter_groups(model, weight_decay=config.weight_decay, l2=config.l2),
@@ -227,23 +251,26 @@ def one_step(
     steps_per_epoch: int,
     weights: Tensor | None = None,
     pulse: Callable[[], None] = lambda: None,
-    lap: Callable[[str], None] = lambda part: None,
+    lap: Callable[[str], None] = lambda name: None,
+    group: Group = ALONE,
 ) -> StepOutcome:
     """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`.
 
     `weights` `(N,)` say how much each image counts in the loss, all the same where there are none. `lap` as there.
+    Under a `group` the batch is the whole one: every process augments all of it and takes its share.
     """
     device = state.sums.loss.device
     x, y = images.batch(batch, device)
     draws = generator("cpu", config.seed, "augment", state.epoch, state.step)
     x = augment(x, config.augmentation, padding=config.padding, generator=draws)
     x, y = regularised_batch(x, y, config, state.classes, epoch=state.epoch, step=state.step)
+    x, part = x.contiguous(memory_format=layout(state.model)), group.part(len(x))
     hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
     if weights is not None:
-        hyper["weights"] = weights.to(device=device, dtype=x.dtype)
+        hyper["weights"] = weights[part.here].to(device=device, dtype=x.dtype)
     now = state.epoch + (state.step + 1) / steps_per_epoch
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, now)
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = learning_rate(config, now)
     defense = defenses.get(config.defense, config.loss)
     if config.label_smoothing:
         defense = smoothed(defense, config.label_smoothing, state.classes)
@@ -253,8 +280,8 @@ def one_step(
         state.model,
         state.optimizer,
         repeated(defense, config.compat, epoch=state.epoch, step=state.step),
-        x.contiguous(memory_format=layout(state.model)),
-        y,
+        x[part.here],
+        y[part.here],
         threat=ThreatModel(config.norm, config.eps.value),
         steps=config.steps,
         step_size=config.step_size.value,
@@ -264,13 +291,14 @@ def one_step(
         size=config.awp_size,
         random=BatchDraws(generator(device, config.seed, "rwp", state.epoch, state.step)) if config.rwp else None,
         penalty=partial(l1_penalty, state.model, config.l1) if config.l1 else None,
-        generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
+        generator=part.draws(BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step))),
         hyper=hyper,
         attack_model=attack_model,
         views=state.views,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
         lap=lap,
+        part=part,
     )
     if state.averaged is not None:
         average(state.averaged, state.model, config.ema)
@@ -305,16 +333,26 @@ def whole_or_nothing(
 def _demand_finite(loss: Tensor, state: State, batch: Tensor) -> None:
     if not bool(torch.isfinite(loss)):
         where = f"epoch {state.epoch + 1}, step {state.step + 1} (images {batch[:3].tolist()}...)"
-        raise CheckError(f"the loss is {float(loss)} in {where}", LAST_GOOD)
+        raise CheckError(f"the loss is {float(loss)} in {where}", f"Lower --lr or --awp-gamma; {state.last_good}.")
 
 
 def _halt_if_asked(
-    stop: Callable[[], int | None], state: State, config: TrainConfig, data: DataSet, run: Path, steps: int
+    stop: Callable[[], int | None],
+    state: State,
+    config: TrainConfig,
+    data: DataSet,
+    run: Path,
+    steps: int,
+    checkpoint_every: float,
+    group: Group,
 ) -> None:
-    number = stop()
-    if number is None:
+    """Save and raise Interrupted once a signal came to any process, or only save where it is time to."""
+    due = group.rank == 0 and time.monotonic() - state.saved_at >= 60 * checkpoint_every
+    number, save = group.largest([stop() or 0, int(due)])
+    if number or save:
+        _save_last(state, config, data, run, group)
+    if not number:
         return
-    _save_last(state, config, data, run)
     where = f"epoch {state.epoch + 1} after step {state.step} of {steps}"
     what = f"stopped by {signal.Signals(number).name} in {where}; saved to {run / rundir.LAST}"
     raise Interrupted(what, f"Continue with: awpbench resume {run}", signal_number=number)
@@ -331,7 +369,7 @@ def _report(progress: Progress, state: State, steps: int) -> None:
     )
 
 
-def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[], None]) -> dict[str, Any]:
+def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[], None], group: Group) -> dict[str, Any]:
     epoch = state.epoch + 1
     if epoch % config.track_every and epoch != config.epochs:
         return {}
@@ -342,13 +380,15 @@ def _track(state: State, config: TrainConfig, data: DataSet, check: Callable[[],
     threat = ThreatModel(config.norm, config.eps.value)
     settings: dict[str, Any] = {"threat": threat, "steps": config.track_steps, "step_size": config.step_size.value}
     return {
-        name: measure(state.measured, images, seed=config.seed, check=check, **settings)
+        name: measure(state.measured, images, seed=config.seed, check=check, group=group, **settings)
         for name, images in splits.items()
         if len(images)
     }
 
 
-def _finish_epoch(state: State, measured: dict[str, Any], config: TrainConfig, data: DataSet, run: Path) -> None:
+def _finish_epoch(
+    state: State, measured: dict[str, Any], config: TrainConfig, data: DataSet, run: Path, group: Group
+) -> None:
     rate, loss = state.optimizer.param_groups[0]["lr"], float(state.sums.loss) / state.sums.n
     state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums.zero(state.sums.loss.device)
     state.metrics.append({"epoch": state.epoch, "lr": rate, "loss": loss, **measured})
@@ -358,16 +398,17 @@ def _finish_epoch(state: State, measured: dict[str, Any], config: TrainConfig, d
         state.best = {"epoch": state.epoch, "robust": robust, "selected_on": config.select_on}
     if out_of_patience(state.metrics, state.best, config):
         state.metrics[-1]["stopped_early"] = True
-    _write_metrics(state, run)
+    group.lead(lambda: _write_metrics(state, run))
     if better:
-        checkpoints.save(run / rundir.BEST, _payload(state, config, data, state.measured))
-    _save_last(state, config, data, run)
+        group.lead(lambda: _save(run / rundir.BEST, _payload(state, config, data, state.measured, group)))
+    _save_last(state, config, data, run, group)
 
 
-def _payload(state: State, config: TrainConfig, data: DataSet, model: nn.Module) -> dict[str, Any]:
+def _payload(state: State, config: TrainConfig, data: DataSet, model: nn.Module, group: Group) -> dict[str, Any]:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         where = f"epoch {state.epoch}" + (f" and {state.step} steps" if state.step else "")
-        raise CheckError(f"the weights are no longer finite after {where}", LAST_GOOD)
+        mend = f"Lower --lr or --awp-gamma; {state.last_good}."
+        raise CheckError(f"the weights are no longer finite after {where}", mend)
     return {
         "state_dict": _plain(model),
         "model": asdict(_model_spec(config, data)),
@@ -378,6 +419,7 @@ def _payload(state: State, config: TrainConfig, data: DataSet, model: nn.Module)
         "step": state.step,
         "best": state.best,
         "metrics": state.metrics[-1] if state.metrics else {},
+        "processes": group.count,
     }
 
 
@@ -385,16 +427,32 @@ def _plain(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
 
 
-def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path) -> None:
+def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path, group: Group) -> None:
     sums = state.sums
     progress = {"loss": float(sums.loss), "correct": float(sums.correct), "n": sums.n}
     more: dict[str, Any] = {"optimizer": state.optimizer.state_dict(), "progress": progress}
     if state.averaged is not None:
         more["averaged"] = _plain(state.averaged)
-    checkpoints.save(run / rundir.LAST, _payload(state, config, data, state.model) | more)
+    group.lead(lambda: _save(run / rundir.LAST, _payload(state, config, data, state.model, group) | more))
+    _note_save(state, run)
 
 
-def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device) -> State:
+def _save(path: Path, payload: dict[str, Any]) -> None:
+    try:
+        checkpoints.save(path, payload)
+    except OSError as error:
+        last, mend = path.parent / rundir.LAST, "Check the path, its permissions and the space left there."
+        if last.exists():
+            mend = f"{last} is still that of the last save. Free some space, then: awpbench resume {path.parent}"
+        raise InputError(f"{path} could not be written: {error.strerror}", mend) from error
+
+
+def _note_save(state: State, run: Path) -> None:
+    state.last_good = f"{run / rundir.LAST} holds epoch {state.epoch + 1} after step {state.step}"
+    state.saved_at = time.monotonic()
+
+
+def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device, group: Group) -> State:
     saved = checkpoints.load(run / rundir.LAST)
     if saved.config is None or TrainConfig(**saved.config) != config:
         raise InputError(
@@ -405,7 +463,7 @@ def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device
         raise InputError(
             f"{run / rundir.LAST} holds no optimiser state", "Resume from a last.pt that awpbench train wrote."
         )
-    state = _state(saved.build(), config, data, device)
+    state = _state(saved.build(), config, data, device, group)
     state.optimizer.load_state_dict(saved.optimizer)
     if state.averaged is not None:
         if saved.averaged is None:
@@ -417,37 +475,48 @@ def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device
     state.sums.loss += sums["loss"]
     state.sums.correct += sums["correct"]
     state.sums.n = sums["n"]
-    state.metrics = _saved_metrics(run / rundir.METRICS, state.epoch)
+    state.metrics = _saved_metrics(run / rundir.METRICS, state.epoch, saved.metrics)
+    _note_save(state, run)
     return state
 
 
-def _saved_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """Read the lines of the epochs that were saved; there may be one more."""
+def _saved_metrics(path: Path, epochs: int, last: Any) -> list[dict[str, Any]]:
+    """Read the lines of the epochs that were saved; what a torn write did to the `last` of them, or after it, is no
+    matter: the checkpoint holds that line too.
+    """
+    before = epochs - 1
+    if before < 1:
+        return [last][:epochs]
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if epochs else []
+        found = [json.loads(line) for line in path.read_bytes().splitlines()[:before]]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged: {error}", "Restore it, or train again.") from None
-    if len(lines) < epochs:
-        raise InputError(f"{path} has {len(lines)} lines for {epochs} epochs", "Restore it, or train again.")
-    return lines[:epochs]
+    if len(found) < before:
+        raise InputError(f"{path} has {len(found)} lines for {epochs} epochs", "Restore it, or train again.")
+    return [*found, last]
+
+
+def _mend_metrics(state: State, run: Path) -> None:
+    """Leave what the checkpoint knows in metrics.jsonl, where a kill or a torn write left more or less."""
+    path = run / rundir.METRICS
+    if state.metrics and not (path.exists() and path.read_bytes() == _metrics_text(state)):
+        _write_metrics(state, run)
+
+
+def _metrics_text(state: State) -> bytes:
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.metrics).encode()
 
 
 def _write_metrics(state: State, run: Path) -> None:
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.metrics)
-    rundir.atomic_write(run / rundir.METRICS, text.encode())
+    rundir.atomic_write(run / rundir.METRICS, _metrics_text(state))
 
 
-def _append_timing(
-    run: Path, state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int
-) -> dict[str, Any]:
+def _timing(state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int) -> dict[str, Any]:
     parts = {f"{part}_seconds": round(seconds, 3) for part, seconds in clock.seconds().items()}
-    line = {
+    return {
         "epoch": state.epoch,
         "steps": steps,
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
         **parts,
     }
-    with (run / rundir.TIMING).open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    return line

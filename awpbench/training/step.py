@@ -17,6 +17,7 @@ from awpbench.config import SizeNorm
 from awpbench.defenses.base import Defense
 from awpbench.randomness import Draws
 from awpbench.threat import ThreatModel
+from awpbench.training.distributed import WHOLE, Part
 from awpbench.training.precision import Views, compilation_explained
 from awpbench.weight_perturbation import perturbed
 
@@ -66,7 +67,8 @@ def training_step(
     views: Views | None = None,
     guard: Callable[[Tensor], None] = lambda loss: None,
     pulse: Callable[[], None] = lambda: None,
-    lap: Callable[[str], None] = lambda part: None,
+    lap: Callable[[str], None] = lambda name: None,
+    part: Part = WHOLE,
 ) -> StepOutcome:
     """Attack the batch, ascend in the weights (gamma 0: not), and take one optimiser step at the perturbed weights.
 
@@ -79,7 +81,9 @@ def training_step(
     the weights change and may raise; `pulse` is called at every forward pass before that and may raise as well: then
     the weights are those from before the step, up to rounding where v had been in them. Batch-norm running statistics
     see the attacks' forwards (in train mode) and the update's, not the ascent's. `lap` hears at the end of each part of
-    the step which it was: attack, ascent or update (`StepClock.lap`).
+    the step which it was: attack, ascent or update (`StepClock.lap`). `x` and `y` may be the share `part` of a batch
+    that other processes hold the rest of, perhaps no images at all: gradients, the ascent's too, and the outcome are
+    those of the whole batch.
     """
 
     def watched(target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -89,36 +93,46 @@ def training_step(
 
         return forward
 
+    def mean_loss(target: Callable[[Tensor], Tensor], x_adv: Tensor, *, penalised: bool) -> Tensor:
+        def here() -> Tensor:
+            loss: Tensor = defense.loss(target, x, x_adv, y, **hyper)
+            return loss + penalty() if penalised and penalty is not None else loss
+
+        return part.mean(here, model)
+
     views = views or Views(model, model)
     settings = {"threat": threat, "steps": steps, "step_size": step_size, "generator": generator}
-    with perturbed(model, gamma, steps=ascent_steps, size=size) as perturbation:
+    with perturbed(model, gamma, steps=ascent_steps, size=size, reduce=part.group.sum) as perturbation:
         for _ in range(alternations if gamma and random is None else 1):
             with _target(model, views, attack_model, defense) as target:
-                x_adv = defense.attack(watched(target), x, y, **settings).detach()
+                x_adv = defense.attack(watched(target), x, y, **settings).detach() if len(x) else x
             lap("attack")
             model.train()
             views.update.train()
             if random is None:
-                perturbation.ascend(partial(defense.loss, watched(views.update), x, x_adv, y, **hyper))
+                perturbation.ascend(partial(mean_loss, watched(views.update), x_adv, penalised=False))
             else:
                 perturbation.draw(random)
             lap("ascent")
         listener = _Listener(views.update, x_adv)
-        loss = defense.loss(listener, x, x_adv, y, **hyper)
-        if penalty is not None:
-            loss = loss + penalty()
-        guard(loss.detach())
+        loss = mean_loss(listener, x_adv, penalised=True)
+        (total,) = part.group.sum([loss.detach()])
+        guard(total)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        part.sum_gradients(model)
         optimizer.step()
         lap("update")
     lap("ascent")  # v came off
-    assert listener.logits is not None  # every loss forwards the adversarial images
-    return StepOutcome(loss.detach(), _right(listener.logits, y))
+    (correct,) = part.group.sum([_right(listener.logits, y)])
+    return StepOutcome(total, correct)
 
 
-def _right(logits: Tensor, y: Tensor) -> Tensor:
+def _right(logits: Tensor | None, y: Tensor) -> Tensor:
     """Count the images classified right; where a label is shared out over classes, its share of the one predicted."""
+    if not len(y):
+        return y.sum()  # 0, in the dtype of the other processes' counts
+    assert logits is not None  # every loss forwards the adversarial images
     predicted = logits.argmax(1)
     return (predicted == y).sum() if y.dim() == 1 else y.gather(1, predicted[:, None]).sum()
 

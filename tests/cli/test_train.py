@@ -104,7 +104,7 @@ def test_an_existing_run_is_refused_and_left_alone(capsys: pytest.CaptureFixture
             ["train", "wrn35"],
             2,
             "error: there is no model called 'wrn35'",
-            "mend:  Did you mean 'wrn34'? Known: prn18, wrn-34-10, wrn-28-10, resnet18, small-cnn, "
+            "mend:  Did you mean 'wrn34'? Known: prn18, wrn-34-10, wrn-28-10, resnet18, small-cnn, small-cnn-nobn, "
             "preactresnet-18, resnet-18, wrn34, wrn28, wrn-D-W.",
         ),
         (
@@ -171,7 +171,7 @@ def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys:
     assert main(["train", "small-cnn", *QUICK, "--lr", "1e30", "--out", "run"]) == 5
     error, mend = said(capsys)[-2:]
     assert error.startswith("error: the loss is nan in epoch 1, step ")
-    assert mend == "mend:  Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+    assert mend == "mend:  Lower --lr or --awp-gamma; run/last.pt holds epoch 1 after step 0."
     assert Path("run/last.pt").exists()
 
 
@@ -180,6 +180,7 @@ def test_a_diverging_run_stops_with_5_and_keeps_its_last_good_checkpoint(capsys:
     [
         ("metrics.jsonl", "{", "error: run/metrics.jsonl is missing or damaged: "),
         ("metrics.jsonl", "", "error: run/metrics.jsonl has 0 lines for 2 epochs"),
+        ("last.pt", "", "error: run/last.pt is empty"),
         ("provenance.json", "{", "error: run/provenance.json is damaged"),
     ],
 )
@@ -194,7 +195,35 @@ def test_a_damaged_run_is_not_resumed(file: str, content: str, what: str, capsys
 def test_a_start_that_failed_does_not_block_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     Path("run").mkdir()
     Path("run/provenance.json").write_text("{}")
+    Path("run/config.json").write_text("{}")
+    Path("run/.last.pt.abc.tmp").touch()
     assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+    assert not Path("run/.last.pt.abc.tmp").exists()
+
+
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    Path("run/config.json").write_text(json.dumps({**config, "epochs": 3}))
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    assert main(["resume", "run"]) == 4
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_what_a_torn_write_did_to_the_last_line_of_the_metrics_is_mended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--out", "run"]) == 0
+    path = Path("run/metrics.jsonl")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert main(["resume", "run"]) == 0
+    path.write_bytes(whole + b'{"epoch": 3, "l')
+    assert main(["resume", "run"]) == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_checkpoint_interval_below_zero_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "small-cnn", *QUICK, "--checkpoint-every", "-1"]) == 2
+    assert said(capsys)[0].startswith("error: Invalid value for '--checkpoint-every'")
 
 
 def test_a_run_folder_below_a_file_is_refused_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:

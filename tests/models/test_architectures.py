@@ -65,7 +65,7 @@ def test_the_width_is_that_of_the_first_stage_and_scales_all(name: str, own: int
     assert shapes[10][last[name]][1] == 2 * shapes[5][last[name]][1]
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn", "small-cnn-nobn"])
 def test_the_normalisation_is_the_first_layer_and_leaves_the_keys_alone(name: str) -> None:
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     plain = models.build(name, classes=10, shape=(3, 32, 32), width=4).eval()

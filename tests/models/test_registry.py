@@ -23,6 +23,7 @@ from awpbench.models.layers import layout
         ("ResNet-18", "resnet18", "ResNet-18"),
         ("VGG-19", "vgg19", "VGG-19"),
         ("small-cnn", "small-cnn", "SmallCNN"),
+        ("small-cnn-nobn", "small-cnn-nobn", "SmallCNN without batch norm"),
     ],
 )
 def test_a_model_has_one_stored_and_one_published_name(name: str, canonical: str, published: str) -> None:
@@ -60,7 +61,7 @@ def test_names_resolve_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "resnet18", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "wrn-16-2", "resnet18", "small-cnn", "small-cnn-nobn"])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 8, 8)])
 @pytest.mark.parametrize("width", [1, 6])
 def test_every_model_takes_every_image_and_width(name: str, shape: tuple[int, int, int], width: int) -> None:
@@ -68,13 +69,13 @@ def test_every_model_takes_every_image_and_width(name: str, shape: tuple[int, in
     assert net(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn", "small-cnn-nobn"])
 def test_every_model_runs_on_the_meta_device(name: str) -> None:
     net = models.build(name, classes=10, shape=(3, 32, 32), width=4, mean=[0.5] * 3, std=[0.2] * 3).to("meta")
     assert net(torch.zeros(2, 3, 32, 32, device="meta")).device.type == "meta"
 
 
-@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn"])
+@pytest.mark.parametrize("name", ["prn18", "wrn-10-1", "resnet18", "small-cnn", "small-cnn-nobn"])
 def test_the_seed_of_the_caller_decides_the_fresh_weights(name: str) -> None:
     states = []
     for seed in (0, 0, 1):

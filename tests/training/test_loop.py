@@ -31,6 +31,10 @@ class Silent:
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
+        self.starts: list[dict[str, Any]] = []
+
+    def start(self, **report: Any) -> None:
+        self.starts.append(report)
 
     def step(self, **report: Any) -> None:
         self.steps.append(report)
@@ -124,6 +128,55 @@ def test_a_run_that_was_stopped_and_resumed_equals_an_uninterrupted_one(
         assert one.state_dict.keys() == other.state_dict.keys()
         assert all(torch.equal(tensor, other.state_dict[key]) for key, tensor in one.state_dict.items())
         assert (one.epoch, one.step, one.best) == (other.epoch, other.step, other.best)
+
+
+def test_within_an_epoch_last_pt_is_saved_as_often_as_asked(digits: DataSet, tmp_path: Path) -> None:
+    watcher = Silent()
+    saved: list[tuple[int | None, int | None]] = []
+
+    def look(**report: Any) -> None:
+        last = checkpoints.load(tmp_path / "run/last.pt")
+        saved.append((last.epoch, last.step))
+
+    watcher.step = look  # type: ignore[method-assign]
+    run(config(epochs=2), digits, tmp_path / "run", progress=watcher, checkpoint_every=0.0)
+    assert saved == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]  # each step sees the save of the one before
+    saved.clear()
+    run(config(epochs=2), digits, tmp_path / "run", progress=watcher, checkpoint_every=1000.0)
+    assert saved == [(0, 0), (0, 0), (0, 0), (1, 0), (1, 0), (1, 0)]
+
+
+def test_a_run_is_said_to_go_on_where_it_was_before_its_first_step(digits: DataSet, tmp_path: Path) -> None:
+    watcher = Silent()
+    with pytest.raises(Interrupted):
+        run(config(), digits, tmp_path, progress=watcher, stop=after(watcher, 4))
+    resumed = Silent()
+    run(config(), digits, tmp_path, progress=resumed, resume=True)
+    assert watcher.starts == [{"epoch": 1, "step": 0, "steps": 3}, {"epoch": 2, "step": 0, "steps": 3}]
+    assert resumed.starts == [{"epoch": 2, "step": 1, "steps": 3}, {"epoch": 3, "step": 0, "steps": 3}]
+
+
+def test_a_full_disk_stops_the_run_and_names_file_and_way_on(
+    digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Silent()
+    with pytest.raises(Interrupted):
+        run(config(), digits, tmp_path, progress=watcher, stop=after(watcher, 4))
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError) as stopped:
+        run(config(), digits, tmp_path, resume=True, checkpoint_every=0.0)
+    monkeypatch.undo()
+    assert stopped.value.what == f"{tmp_path}/last.pt could not be written: No space left on device"
+    assert stopped.value.mend == (
+        f"{tmp_path}/last.pt is still that of the last save. Free some space, then: awpbench resume {tmp_path}"
+    )
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert len(run(config(), digits, tmp_path, resume=True)) == 3
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -329,7 +382,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(d
         run(cfg, digits, tmp_path)
     assert stopped.value.exit_code == 5
     assert "the loss is nan in epoch 1, step" in stopped.value.what
-    assert stopped.value.mend == "Lower --lr or --awp-gamma; last.pt holds the last state that was saved before."
+    assert stopped.value.mend == f"Lower --lr or --awp-gamma; {tmp_path}/last.pt holds epoch 1 after step 0."
     saved = checkpoints.load(tmp_path / rundir.LAST)
     assert saved.epoch == 0
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.state_dict.values())
