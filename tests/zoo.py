@@ -57,7 +57,7 @@ ZOO = {
         "corruptions": _table(Corrupt2020Too=fails, Corrupt2020Only=Tiny),
     },
     "cifar10": {"Linf": _table(Both2020Sets=Tiny, Zhang2019Theoretically=Tiny), "L2": _table(Round2020Ball=Tiny)},
-    "cifar100": {"Linf": _table(Both2020Sets=Tiny, Far2020Hundred=Tiny)},
+    "imagenet": {"Linf": _table(Both2020Sets=Tiny, Far2020Hundred=Tiny)},
 }
 
 

@@ -182,7 +182,7 @@ def test_the_result_of_a_net_of_the_zoo_is_verified_with_the_file_of_its_weights
         (
             ["Far2020Hundred", "--weights", "w.pt"],
             2,
-            "RobustBench has Far2020Hundred for cifar100, which awpbench has no images of",
+            "RobustBench has Far2020Hundred for imagenet, which awpbench has no images of",
             "Choose a model for one of: cifar10, cifar100, svhn, mnist, fashion-mnist, digits.",
         ),
         (
