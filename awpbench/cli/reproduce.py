@@ -134,8 +134,10 @@ def _show_plan(runs: list[Run], device: torch.device, offline: bool, *, as_json:
     )
     heads = ("run", "state", "training", "evaluation, at most", "disk")
     common.print_text(tabulate(rows, headers=heads, disable_numparse=True))
+    problems = dict.fromkeys(f"{each.state}: {each.problem}" for each in found if each.problem)
+    common.print_text("\n" + "\n".join([*problems, ""]) if problems else "")
     common.print_text(
-        f"\nscale {runs[0].scale.name}: {runs[0].scale.rule}\n"
+        f"scale {runs[0].scale.name}: {runs[0].scale.rule}\n"
         f"on {device}, one run after the other; {_size(free)} are free at {folder}"
     )
 

@@ -36,6 +36,7 @@ class Forecast:
     training: float | None = None
     evaluation: float | None = None
     disk: float | None = None
+    problem: str | None = None  # what is missing, and how to get it
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def forecast(
             )
             data = load(bare, run.data_dir)
         except AwpbenchError as error:
-            state = "missing" if isinstance(error, InputError) else "cannot run"
-            found.append(Forecast(run, f"{state}: {error.what}. {error.mend}"))
+            state = "missing" if isinstance(error, InputError) else "refused"
+            found.append(Forecast(run, state, problem=f"{error.what}. {error.mend}"))
             continue
         if all((result / rundir.RESULT).exists() for result in run.results(config).values()):
             found.append(Forecast(run, "finished"))

@@ -64,6 +64,8 @@ def work(runs: Sequence[Run], *, device: torch.device, hands: Hands) -> list[Out
     try:
         with FileLock(runs[0].out / LOCK, timeout=0):
             for number, run in enumerate(runs, 1):
+                if (signal_number := hands.stopped()) is not None:
+                    raise Interrupted("stopped between two runs", "", signal_number=signal_number)
                 hands.begin(run, number, len(runs))
                 outcomes.append(_outcome(run, device, hands))
     except Timeout:

@@ -119,16 +119,20 @@ def test_a_folder_that_holds_another_run_is_refused_and_the_others_go_on(
     )
 
 
-def killed(out: Path, moment: float) -> None:
-    """Kill a reproduction by SIGKILL so many seconds after its first file."""
+def killed(out: Path, moment: float, number: signal.Signals = signal.SIGKILL) -> tuple[int, list[str]]:
+    """Send a reproduction a signal so many seconds after its first file; return its exit code and what it said."""
     words = [sys.executable, "-m", "awpbench", *SMOKE, "--only", AWP, "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
         deadline = time.monotonic() + 120
         while not (out / f"{AWP}-s0").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+    return process.returncode, err.splitlines()
 
 
 def evidence(folder: Path) -> list[bytes]:
@@ -140,6 +144,13 @@ def test_after_a_kill_the_same_command_ends_where_an_uninterrupted_one_does(done
     killed(tmp_path, 0.3)
     assert call(*SMOKE, "--only", AWP, "--out", str(tmp_path))[0] == 0
     assert evidence(tmp_path) == evidence(done)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_with_what_to_do_and_its_exit_code(tmp_path: Path) -> None:
+    code, said = killed(tmp_path, 0.3, signal.SIGINT)
+    assert code == 130
+    assert said[-1] == "mend:  Run the same command again: it continues there."
 
 
 @pytest.mark.slow
