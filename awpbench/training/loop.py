@@ -80,6 +80,7 @@ class State:
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    clock: StepClock = field(default_factory=StepClock)
 
 
 def train(
@@ -107,26 +108,17 @@ def train(
         _save_last(state, config, data, run)
     while state.epoch < config.epochs:
         started, resumed_at = time.perf_counter(), state.step
+        state.clock = StepClock(device)
         order = torch.randperm(
             len(train_images), generator=generator("cpu", config.seed, "order", state.epoch), device="cpu"
         )
         batches = torch.split(order, config.batch_size)
-        clock = StepClock(device)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches))
         for batch in batches[state.step :]:
             with suppress(HalfStep), whole_or_nothing(state.model, stop) as pulse:
-                clock.start()
                 outcome = one_step(
-                    state,
-                    config,
-                    train_images,
-                    batch,
-                    attack_model,
-                    steps_per_epoch=len(batches),
-                    pulse=pulse,
-                    lap=clock.lap,
+                    state, config, train_images, batch, attack_model, steps_per_epoch=len(batches), pulse=pulse
                 )
-                clock.finish()
                 state.sums.add(outcome, len(batch))
                 state.step += 1
                 _report(progress, state, len(batches))
@@ -134,9 +126,7 @@ def train(
         trained = time.perf_counter()
         measured = _track(state, config, data, halt_if_asked)
         _finish_epoch(state, measured, config, data, run)
-        timing = _append_timing(
-            run, state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at
-        )
+        timing = _append_timing(run, state, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
         progress.epoch({**state.metrics[-1], "timing": timing})
     return state.metrics
 
@@ -190,10 +180,10 @@ def one_step(
     *,
     steps_per_epoch: int,
     pulse: Callable[[], None] = lambda: None,
-    lap: Callable[[str], None] = lambda part: None,
 ) -> StepOutcome:
-    """Take the state's next step on a batch, given by positions in `images`; `pulse`, `lap` as in `training_step`."""
+    """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`."""
     device = state.sums.loss.device
+    state.clock.start()
     x, y = images.batch(batch, device)
     if config.augmentation == "crop-flip":
         x = crop_flip(
@@ -202,7 +192,7 @@ def one_step(
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
         group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
-    lap("batch")
+    state.clock.lap("batch")
     return training_step(
         state.model,
         state.optimizer,
@@ -218,7 +208,7 @@ def one_step(
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
-        lap=lap,
+        lap=state.clock.lap,
     )
 
 
@@ -362,16 +352,13 @@ def _write_metrics(state: State, run: Path) -> None:
     rundir.atomic_write(run / rundir.METRICS, text.encode())
 
 
-def _append_timing(
-    run: Path, state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int
-) -> dict[str, Any]:
-    parts = {f"{part}_seconds": round(seconds, 3) for part, seconds in clock.seconds().items()}
+def _append_timing(run: Path, state: State, train_seconds: float, track_seconds: float, steps: int) -> dict[str, Any]:
     line = {
         "epoch": state.epoch,
         "steps": steps,
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
-        **parts,
+        **{f"{part}_seconds": round(seconds, 3) for part, seconds in state.clock.seconds().items()},
     }
     with (run / rundir.TIMING).open("a") as file:
         file.write(json.dumps(line) + "\n")
