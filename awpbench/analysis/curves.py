@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPPED = ("piecewise", "one-drop", "multi-decay")  # schedules whose rate drops at once, not little by little
+NEEDED = ("epochs", "seed", "schedule", "select_on", "track_steps")  # of a run's configuration
 Line = Literal["train", "held_out", "gap"]
 
 
@@ -69,6 +70,8 @@ def read_run(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return a run's configuration and the lines of its metrics.jsonl; raises InputError for what is no run folder."""
     try:
         config: dict[str, Any] = json.loads((run / rundir.CONFIG).read_text())
+        if lacking := [key for key in NEEDED if key not in config]:
+            raise ValueError(f"{rundir.CONFIG} lacks {', '.join(lacking)}")
         return config, [json.loads(line) for line in (run / rundir.METRICS).read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{run} is no run folder: {error}", "Give a folder that awpbench train wrote.") from None

@@ -13,47 +13,41 @@ Mark = Any  # a moment: seconds, or on CUDA an event
 
 
 class StepClock:
-    """Adds up the seconds of the parts of whole steps.
+    """Adds up the seconds of the parts of steps.
 
     On CUDA it records events, which wait for nothing, and looks at them when `seconds` is asked for: what is timed is
     the work on the GPU in order, not the moment at which it was queued.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._cuda = device if device is not None and device.type == "cuda" else None
         self._before: Mark = 0.0
-        self._step: list[tuple[str, Mark, Mark]] = []
-        self._done: list[tuple[str, Mark, Mark]] = []
+        self._laps: list[tuple[str, Mark, Mark]] = []
 
     def start(self) -> None:
-        """Begin a step; what is left of one that was broken off does not count."""
-        self._step, self._before = [], self._now()
+        """Begin a step."""
+        self._before = self._now()
 
     def lap(self, part: str) -> None:
         """Say that the time since `start`, or since the last lap, belonged to a part of the step."""
         now = self._now()
-        self._step.append((part, self._before, now))
+        self._laps.append((part, self._before, now))
         self._before = now
 
-    def finish(self) -> None:
-        """Count the step that began last."""
-        self._done += self._step
-        self._step = []
-
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each part, over all finished steps."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        """Return the seconds of each part, over all steps."""
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
         total = dict.fromkeys(PARTS, 0.0)
-        for part, before, after in self._done:
+        for part, before, after in self._laps:
             total[part] += _between(before, after)
         return total
 
     def _now(self) -> Mark:
-        if self._device.type != "cuda":
+        if self._cuda is None:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(torch.cuda.current_stream(self._cuda))
         return event
 
 

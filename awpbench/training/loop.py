@@ -103,6 +103,7 @@ class State:
     step: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    clock: StepClock = field(default_factory=StepClock)
     last_good: str = ""  # what last.pt holds
     saved_at: float = 0.0  # time.monotonic() of the last save
 
@@ -154,7 +155,7 @@ def train(
     while state.epoch < config.epochs and not out_of_patience(state.metrics, state.best, config):
         started, resumed_at = time.perf_counter(), state.step
         batches = epoch_batches(config, data, state.epoch)
-        clock = StepClock(device)
+        state.clock = StepClock(device)
         halt_if_asked = partial(_halt_if_asked, stop, state, config, data, run, len(batches), checkpoint_every, group)
         progress.start(epoch=state.epoch + 1, step=state.step, steps=len(batches))
         for batch in batches[state.step :]:
@@ -162,7 +163,6 @@ def train(
             climbs_on = config.awp_steps * config.awp_alternations > 1
             asked = stop if group == ALONE else never
             with suppress(HalfStep), whole_or_nothing(state.model, asked, weights=climbs_on) as pulse:
-                clock.start()
                 outcome = one_step(
                     state,
                     config,
@@ -172,10 +172,8 @@ def train(
                     steps_per_epoch=len(batches),
                     weights=weights,
                     pulse=pulse,
-                    lap=clock.lap,
                     group=group,
                 )
-                clock.finish()
                 state.sums.add(outcome, len(batch))
                 state.step += 1
                 _report(progress, state, len(batches))
@@ -183,7 +181,7 @@ def train(
         trained = time.perf_counter()
         measured = _track(state, config, data, halt_if_asked, group)
         _finish_epoch(state, measured, config, data, run, group)
-        timing = _timing(state, clock, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
+        timing = _timing(state, trained - started, time.perf_counter() - trained, len(batches) - resumed_at)
         group.lead(partial(rundir.append_line, run / rundir.TIMING, json.dumps(timing)))
         progress.epoch({**state.metrics[-1], "timing": timing})
     return state.metrics
@@ -251,15 +249,15 @@ def one_step(
     steps_per_epoch: int,
     weights: Tensor | None = None,
     pulse: Callable[[], None] = lambda: None,
-    lap: Callable[[str], None] = lambda name: None,
     group: Group = ALONE,
 ) -> StepOutcome:
     """Take the state's next step on a batch, given by positions in `images`; `pulse` as in `training_step`.
 
-    `weights` `(N,)` say how much each image counts in the loss, all the same where there are none. `lap` as there.
+    `weights` `(N,)` say how much each image counts in the loss, all the same where there are none.
     Under a `group` the batch is the whole one: every process augments all of it and takes its share.
     """
     device = state.sums.loss.device
+    state.clock.start()
     x, y = images.batch(batch, device)
     draws = generator("cpu", config.seed, "augment", state.epoch, state.step)
     x = augment(x, config.augmentation, padding=config.padding, generator=draws)
@@ -275,7 +273,7 @@ def one_step(
     if config.label_smoothing:
         defense = smoothed(defense, config.label_smoothing, state.classes)
     perturbs = (config.awp or config.rwp) and state.epoch >= config.awp_warmup
-    lap("batch")
+    state.clock.lap("batch")
     outcome = training_step(
         state.model,
         state.optimizer,
@@ -297,7 +295,7 @@ def one_step(
         views=state.views,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
-        lap=lap,
+        lap=state.clock.lap,
         part=part,
     )
     if state.averaged is not None:
@@ -511,12 +509,11 @@ def _write_metrics(state: State, run: Path) -> None:
     rundir.atomic_write(run / rundir.METRICS, _metrics_text(state))
 
 
-def _timing(state: State, clock: StepClock, train_seconds: float, track_seconds: float, steps: int) -> dict[str, Any]:
-    parts = {f"{part}_seconds": round(seconds, 3) for part, seconds in clock.seconds().items()}
+def _timing(state: State, train_seconds: float, track_seconds: float, steps: int) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
         "steps": steps,
         "train_seconds": round(train_seconds, 3),
         "track_seconds": round(track_seconds, 3),
-        **parts,
+        **{f"{part}_seconds": round(seconds, 3) for part, seconds in state.clock.seconds().items()},
     }

@@ -126,6 +126,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert refused.value.mend == "Give a folder that awpbench train wrote."
 
 
+def test_a_configuration_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"epochs": 3, "seed": 0}')
+    with pytest.raises(InputError) as refused:
+        read_curve(tmp_path)
+    assert refused.value.what == f"{tmp_path} is no run folder: config.json lacks schedule, select_on, track_steps"
+
+
 def test_a_run_without_a_measurement_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no measurement of robustness yet"):
         read_curve(write_run(tmp_path / "run", unmeasured=(1, 2, 3)))

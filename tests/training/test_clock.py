@@ -34,22 +34,41 @@ def test_the_time_since_the_last_lap_belongs_to_the_part_that_it_names(at: list[
     clock.start()
     for part in ("batch", "attack", "ascent", "update", "ascent"):
         clock.lap(part)
-    clock.finish()
     clock.start()
     clock.lap("batch")
-    clock.finish()
     assert clock.seconds() == {"batch": 2.0, "attack": 4.0, "ascent": 0.75, "update": 2.0}
 
 
-def test_a_step_that_was_broken_off_does_not_count(at: list[float]) -> None:
-    at += [0.0, 1.0, 10.0, 12.0]
-    clock = StepClock(torch.device("cpu"))
+class Event:
+    """Stands for an event in a CUDA stream: each is recorded a quarter of a second after the one before."""
+
+    recorded = 0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: str) -> None:
+        assert stream == "stream of cuda:0"
+        self.at = Event.recorded = Event.recorded + 250
+
+    def elapsed_time(self, after: Event) -> float:
+        return float(after.at - self.at)  # milliseconds
+
+
+def test_on_cuda_the_parts_are_the_time_between_events_and_only_the_end_waits_for_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    clock = StepClock(torch.device("cuda:0"))
     clock.start()
-    clock.lap("attack")
-    clock.start()
-    clock.lap("attack")
-    clock.finish()
-    assert clock.seconds()["attack"] == 2.0
+    for part in ("batch", "attack", "ascent", "update", "ascent"):
+        clock.lap(part)
+    assert waited == []
+    assert clock.seconds() == {"batch": 0.25, "attack": 0.25, "ascent": 0.5, "update": 0.25}
+    assert waited == [torch.device("cuda:0")]
 
 
 def test_a_step_says_where_each_of_its_parts_ends() -> None:
