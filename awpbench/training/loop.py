@@ -23,6 +23,7 @@ from awpbench.config import TrainConfig
 from awpbench.data.augment import crop_flip
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import DATASETS
+from awpbench.defenses.base import Defense
 from awpbench.defenses.compat import repeated
 from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
@@ -205,17 +206,13 @@ def one_step(
         x = crop_flip(
             x, padding=config.padding, generator=generator("cpu", config.seed, "augment", state.epoch, state.step)
         )
-    defense = defenses.get(config.defense, config.loss)
-    hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
-    if weights is not None:
-        hyper["weights"] = weights.to(device=device, dtype=x.dtype)
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for group in state.optimizer.param_groups:
         group["lr"] = SCHEDULES[config.schedule](now, config.epochs, config.lr)
     return training_step(
         state.model,
         state.optimizer,
-        repeated(defense, config.compat, epoch=state.epoch, step=state.step),
+        _defense(state, config),
         x.contiguous(memory_format=layout(state.model)),
         y,
         threat=ThreatModel(config.norm, config.eps.value),
@@ -223,11 +220,23 @@ def one_step(
         step_size=config.step_size.value,
         gamma=config.awp_gamma if config.awp and state.epoch >= config.awp_warmup else 0.0,
         generator=BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step)),
-        hyper=hyper,
+        hyper=_hyper(config, weights, x),
         attack_model=attack_model,
         guard=lambda loss: _demand_finite(loss, state, batch),
         pulse=pulse,
     )
+
+
+def _defense(state: State, config: TrainConfig) -> Defense:
+    """Return what the next step trains with."""
+    defense = defenses.get(config.defense, config.loss)
+    return repeated(defense, config.compat, epoch=state.epoch, step=state.step)
+
+
+def _hyper(config: TrainConfig, weights: Tensor | None, x: Tensor) -> dict[str, Any]:
+    """Return what the loss is given beside model, images and labels."""
+    hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
+    return hyper if weights is None else hyper | {"weights": weights.to(x)}
 
 
 @contextmanager
