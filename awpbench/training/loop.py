@@ -23,6 +23,7 @@ from awpbench.config import Precision, TrainConfig
 from awpbench.data.augment import augment
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import normalization_of
+from awpbench.defenses.base import Defense
 from awpbench.defenses.compat import repeated
 from awpbench.errors import CheckError, InputError, Interrupted
 from awpbench.models.layers import layout
@@ -31,7 +32,7 @@ from awpbench.threat import ThreatModel
 from awpbench.training import distributed, start
 from awpbench.training.batches import all_images, batch_weights, epoch_batches
 from awpbench.training.clock import StepClock
-from awpbench.training.distributed import ALONE, Group
+from awpbench.training.distributed import ALONE, Group, Part
 from awpbench.training.measure import measure
 from awpbench.training.precision import Views, views
 from awpbench.training.regularisers import (
@@ -263,21 +264,15 @@ def one_step(
     x = augment(x, config.augmentation, padding=config.padding, generator=draws)
     x, y = regularised_batch(x, y, config, state.classes, epoch=state.epoch, step=state.step)
     x, part = x.contiguous(memory_format=layout(state.model)), group.part(len(x))
-    hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
-    if weights is not None:
-        hyper["weights"] = weights[part.here].to(device=device, dtype=x.dtype)
     now = state.epoch + (state.step + 1) / steps_per_epoch
     for parameters in state.optimizer.param_groups:
         parameters["lr"] = learning_rate(config, now)
-    defense = defenses.get(config.defense, config.loss)
-    if config.label_smoothing:
-        defense = smoothed(defense, config.label_smoothing, state.classes)
     perturbs = (config.awp or config.rwp) and state.epoch >= config.awp_warmup
     state.clock.lap("batch")
     outcome = training_step(
         state.model,
         state.optimizer,
-        repeated(defense, config.compat, epoch=state.epoch, step=state.step),
+        _defense(state, config),
         x[part.here],
         y[part.here],
         threat=ThreatModel(config.norm, config.eps.value),
@@ -290,7 +285,7 @@ def one_step(
         random=BatchDraws(generator(device, config.seed, "rwp", state.epoch, state.step)) if config.rwp else None,
         penalty=partial(l1_penalty, state.model, config.l1) if config.l1 else None,
         generator=part.draws(BatchDraws(generator(device, config.seed, "attack", state.epoch, state.step))),
-        hyper=hyper,
+        hyper=_hyper(config, weights, part, x),
         attack_model=attack_model,
         views=state.views,
         guard=lambda loss: _demand_finite(loss, state, batch),
@@ -301,6 +296,20 @@ def one_step(
     if state.averaged is not None:
         average(state.averaged, state.model, config.ema)
     return outcome
+
+
+def _defense(state: State, config: TrainConfig) -> Defense:
+    """Return what the next step trains with."""
+    defense = defenses.get(config.defense, config.loss)
+    if config.label_smoothing:
+        defense = smoothed(defense, config.label_smoothing, state.classes)
+    return repeated(defense, config.compat, epoch=state.epoch, step=state.step)
+
+
+def _hyper(config: TrainConfig, weights: Tensor | None, part: Part, x: Tensor) -> dict[str, Any]:
+    """Return what the loss of a share of the batch is given beside model, images and labels."""
+    hyper: dict[str, Any] = {} if config.beta is None else {"beta": config.beta}
+    return hyper if weights is None else hyper | {"weights": weights[part.here].to(x)}
 
 
 @contextmanager

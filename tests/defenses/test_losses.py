@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from awpbench import defenses
@@ -116,3 +117,10 @@ def test_a_defense_that_borrows_has_the_lenders_attack_and_loss() -> None:
     assert defenses.get("rst") is trades.DEFENSE
     assert defenses.get("rst", "mart") is mart.DEFENSE
     assert at.DEFENSE.loss is standard.DEFENSE.loss
+
+
+def test_without_weights_the_losses_are_torchs_means_bit_for_bit() -> None:
+    clean, adversarial, y = golden_logits("cpu")
+    divergence = F.kl_div(adversarial.log_softmax(1), clean.softmax(1), reduction="batchmean")
+    assert torch.equal(trades.from_logits(clean, adversarial, y), F.cross_entropy(clean, y) + 6.0 * divergence)
+    assert torch.equal(at_from_logits(clean, adversarial, y), F.cross_entropy(adversarial, y))
