@@ -9,13 +9,13 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from awpbench import rundir
 from awpbench.errors import RefusedError
@@ -90,7 +90,7 @@ class Shards:
         """Delete the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _lock(self, name: str, **how: Any) -> AcquireReturnProxy:
+    def _lock(self, name: str, **how: Any) -> AbstractContextManager[object]:
         """Take a lock, released at the end of a with block; who finishes removes the folder under those who wait."""
         lock = FileLock(self._folder / name, **how)
         while True:
