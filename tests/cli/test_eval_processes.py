@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -73,8 +74,9 @@ def test_shards_at_the_same_time_give_the_same_bytes(count: int, whole: Path) ->
 def test_of_two_equal_commands_at_once_the_second_is_refused_and_nothing_is_left_behind(whole: Path) -> None:
     first = start(whole, "at once")
     wait_for_a_block(first, whole / "at once" / "shards")
+    first.send_signal(signal.SIGSTOP)  # so that it is there as long as the second one
     second = subprocess.run([*COMMAND, "at once"], cwd=whole, env=ENVIRONMENT, capture_output=True, text=True)
-    assert first.poll() is None, "the first one ended too soon for this test"
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 3
     assert second.stderr.splitlines()[-2:] == [
         "error: another process is working on this evaluation in at once",

@@ -1,4 +1,4 @@
-"""The audit of whole evaluations: nets and attacks that trip a check on their way through the runner, and sound ones."""
+"""The audit of whole evaluations: nets and attacks that trip a check on their way through the runner, sound ones."""
 
 from __future__ import annotations
 

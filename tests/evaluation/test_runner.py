@@ -484,9 +484,7 @@ def test_a_foreign_backward_pass_cannot_end_the_process(attack: Attack, net: nn.
     assert caught.value.what == "the model failed: SystemExit: 0"
 
 
-def test_a_foreign_net_that_ends_the_process_when_it_is_first_called_is_refused(
-    attack: Attack, net: nn.Module
-) -> None:
+def test_a_foreign_net_that_ends_the_process_when_it_is_first_called_is_refused(attack: Attack, net: nn.Module) -> None:
     with pytest.raises(InputError) as caught:
         attack(settle("fgsm"), net=Failing(net, SystemExit("enough"), 0))
     assert caught.value.what == "the model cannot take 1x8x8 images: SystemExit: enough"
