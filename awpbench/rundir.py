@@ -25,7 +25,18 @@ SHARDS = "shards"
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Replace a file as a whole (temporary file in the same folder, fsync, rename) and keep its mode."""
+    """Replace a file as a whole (temporary file in the same folder, fsync, rename) and keep its mode.
+
+    The OSError of a full disk names the file.
+    """
+    try:
+        _replace(path, data)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -44,6 +55,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an OSError that names a folder where no file can be made in it, or in the nearest one above that exists."""
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        error.filename, error.filename2 = str(folder), None
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
