@@ -223,7 +223,7 @@ def _trace_and_fold(net: nn.Module) -> tuple[fx.GraphModule | None, list[_Fold]]
     """Turn a net, which is consumed, into its folded graph; None where torch.fx cannot follow its forward."""
     try:
         traced = fx.symbolic_trace(net)
-    except Exception:  # a foreign forward that is given proxies for tensors may raise anything
+    except (Exception, SystemExit):  # a foreign forward that is given proxies for tensors may raise anything
         return None, []
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")

@@ -32,8 +32,8 @@ def atomic_write(path: Path, data: bytes) -> None:
 
     Raises OSError, whose `filename` is the path, and leaves what was there: where the disk is full, for example.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, data)
 
 
@@ -79,6 +79,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an OSError that names a folder where no file can be made in it, or in the nearest one above that exists."""
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        error.filename, error.filename2 = str(folder), None
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,11 +22,13 @@ def compare_command(
     """Compare two results image by image: difference B - A, its 95 % interval, and the exact McNemar test's p."""
     from awpbench.evaluation.compare import compare, document
     from awpbench.evaluation.results import Result
+    from awpbench.evaluation.seeds import selected_on_test
 
     one, other = Result.read(first), Result.read(second)
     differences = compare(one, other)
+    selected = {letter: selected_on_test(result) for letter, result in (("A", one), ("B", other))}
     if as_json:
-        common.print_json(document(differences))
+        common.print_json({"selected_on_test": selected, "attacks": document(differences)})
         return
     for letter, result in zip("AB", (one, other), strict=True):
         common.print_text(f"{letter}: {result.document['model']['name']}")
@@ -45,3 +47,5 @@ def compare_command(
     ]
     heads = ("attack", "A", "B", "B - A, points [95 %]", "only A right", "only B right", "n", "p")
     common.print_text(tabulate(rows, headers=heads, disable_numparse=True))
+    for letter in (letter for letter, flagged in selected.items() if flagged):
+        common.print_text(f"\n{letter} is selected on test: the best of its checkpoints on these images, so too good")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from awpbench import rundir
 from awpbench.cli import common
 from awpbench.cli.nets import chosen_subject, load_images, with_preprocessing
 from awpbench.errors import CheckError, UsageError
@@ -142,7 +143,7 @@ def eval_command(
     images = whole.select(read_indices(Path(indices), len(whole))) if indices is not None else whole
     where = Path(out) if out else subject.default_out(settled)
     on = common.resolve_device(device)
-    subject = with_preprocessing(subject, settled.dataset, whole, on)
+    subject = with_preprocessing(subject, settled.dataset, whole, on, None if force else where)
     if dry_run:
         from awpbench.leaderboard import store
 
@@ -155,6 +156,7 @@ def eval_command(
 
     if settled.suite and not no_row:
         check_targets(file=file, card=card)
+    rundir.check_writable(where / rundir.SHARDS)
     if strict and no_audit:
         raise UsageError("--strict asks for the audit that --no-audit leaves out", "Leave one of them out.")
     share, on = _share(shard, on, force)

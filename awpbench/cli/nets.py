@@ -55,11 +55,13 @@ def chosen_subject(
     return from_checkpoint(path, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
 
 
-def with_preprocessing(subject: Subject, dataset: str, images: ImageSet, device: torch.device) -> Subject:
-    """Find the preprocessing of a state dict that does not tell it, and say which it is."""
+def with_preprocessing(
+    subject: Subject, dataset: str, images: ImageSet, device: torch.device, out: Path | None
+) -> Subject:
+    """Find the preprocessing of a state dict that does not tell it, and say which it is; a result in `out` knows."""
     from awpbench.evaluation.subject import with_preprocessing as tried
 
-    subject, trial = tried(subject, dataset, images, device)
+    subject, trial = tried(subject, dataset, images, device, out)
     if trial is not None:
         common.note(f"preprocessing found by trial on the first {trial.n} test images: {trial}")
     return subject

@@ -22,7 +22,7 @@ from awpbench.attacks.spsa import descend
 from awpbench.data.images import ImageSet
 from awpbench.errors import CheckError
 from awpbench.evaluation import evidence
-from awpbench.evaluation.fixed_batch import FixedBatch, differentiable
+from awpbench.evaluation.fixed_batch import FixedBatch, answered, differentiable
 from awpbench.evaluation.jobs import AUDIT, Job
 from awpbench.evaluation.plan import CW_STEPS, DIALECTS, SPSA_DELTA, SPSA_LR, SPSA_SAMPLES, SPSA_STEPS, EvalConfig
 from awpbench.evaluation.probes import attached, probe
@@ -202,7 +202,7 @@ class Attacker:
 
         def call(d: Tensor) -> Tensor:
             self._tick(len(d), False)
-            return logits(d)
+            return answered(logits, d)
 
         return call
 
@@ -265,7 +265,7 @@ class Attacker:
             if differentiable(x):
                 self._part_passes[BACKWARD] += len(x)
                 x.register_hook(self._look_at_gradient)  # type: ignore[no-untyped-call]
-            return model(x)
+            return answered(model, x)
 
         return call
 

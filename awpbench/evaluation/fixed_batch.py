@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from awpbench.attacks.pgd import Model
+from awpbench.errors import AwpbenchError, InputError
+
+CPU_IS_FULL = ("can't allocate memory", "not enough memory")  # torch's words
 
 
 class FixedBatch:
@@ -35,9 +38,32 @@ class FixedBatch:
             self._before(len(x), differentiable(x))
         missing = self._size - len(x)
         if missing == 0:
-            return self._model(x.clone())  # a net may change its input
+            return answered(self._model, x.clone())  # a net may change its input
         padding = torch.zeros((missing, *x.shape[1:]), dtype=x.dtype, device=x.device)
-        return self._model(torch.cat([x, padding]))[: len(x)]
+        return answered(self._model, torch.cat([x, padding]))[: len(x)]
+
+
+def answered(model: Model, x: Tensor) -> Tensor:
+    """Call a model that may run anybody's code: what that raises becomes an InputError, but for a lack of memory."""
+    try:
+        return model(x)
+    except AwpbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if out_of_memory(error):
+            raise
+        raise failed(error) from error
+
+
+def failed(error: BaseException) -> InputError:
+    """Say that a model's own code failed."""
+    what = f"the model failed: {type(error).__name__}: {error}".removesuffix(": ")
+    return InputError(what, "Mend the model; --debug shows where it failed.")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch found no room, on a GPU or in the machine's memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in CPU_IS_FULL)
 
 
 def differentiable(x: Tensor) -> bool:

@@ -46,9 +46,14 @@ class Trial:
         return {"source": "trial", "n": self.n, "correct": self.correct}
 
 
+def trial_size(images: ImageSet) -> int:
+    """Return how many of the images, the first ones, a trial looks at."""
+    return min(EXAMPLES, len(images))
+
+
 def find(checkpoint: Checkpoint, dataset: str, images: ImageSet, device: torch.device) -> Trial:
     """Try every preprocessing on the first test images; raises UsageError where none is clearly the best."""
-    images = images.first(min(EXAMPLES, len(images)))
+    images = images.first(trial_size(images))
     right = {}
     for name in PREPROCESSING:
         net = checkpoint.preprocessed(name, dataset).build().to(device)

@@ -138,10 +138,16 @@ def evaluation_key(
     attacks: Mapping[str, tuple[int, Mapping[str, Any]]],
     how: Mapping[str, Any],
 ) -> str:
-    """Hash all that decides a result: the net, the images, each attack's n and definition, and the other values."""
+    """Hash all that decides a result: the net, the images, each attack's n and definition, and the other values.
+
+    How a preprocessing was found (its source, the counts of a trial) decides nothing once it is there.
+    """
     told = {each: [n, dict(definition)] for each, (n, definition) in attacks.items()}
     known = {name: hashes[name] for name in IDENTITY}
-    return key_of({"model": dict(model), "hashes": known, "attacks": told, **how})
+    net = dict(model)
+    if "preprocessing" in net:
+        net["preprocessing"] = {name: net["preprocessing"][name] for name in ("mean", "std")}
+    return key_of({"model": net, "hashes": known, "attacks": told, **how})
 
 
 def key_told(document: Mapping[str, Any]) -> str:

@@ -20,11 +20,10 @@ from awpbench.errors import AwpbenchError, CheckError, InputError, Interrupted, 
 from awpbench.evaluation import claims, evidence, hashes, results
 from awpbench.evaluation.attacking import OF_BLOCKS, Attacker
 from awpbench.evaluation.audit import findings, verdict
+from awpbench.evaluation.fixed_batch import failed, out_of_memory
 from awpbench.evaluation.jobs import AUDIT, Job, blocks, jobs
 from awpbench.evaluation.plan import EvalConfig, definition
 from awpbench.evaluation.shards import Arrays, Shards, key_of, npz_bytes
-
-CPU_IS_FULL = ("can't allocate memory", "not enough memory")  # torch's words
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,9 @@ def evaluate(
     forward pass; when it returns a signal's number, Interrupted is raised, and the same call continues where it
     stopped. Several processes, each with a `share`, write into one folder; whichever finds all blocks there assembles
     the result. A finished evaluation is returned as it is. Raises RefusedError where `out` holds another one and
-    `force` is not given, InputError for a net that does not give `classes` logits, CheckError when an attack left its
-    ball or the clean accuracy is not `expect_clean` percent, UsageError where a block does not fit into memory.
+    `force` is not given or another process works on this one, InputError for a net that fails or does not give
+    `classes` logits, CheckError when an attack left its ball or the clean accuracy is not `expect_clean` percent,
+    UsageError where a block does not fit into memory.
     """
     config.check_examples(len(images))
     run = _Run(net.to(device), images, config, classes, device, progress, stop, share)
@@ -117,21 +117,25 @@ def evaluate(
     if (old := _finished(out, key, force)) is not None:
         return Finished(old, reused=True)
     shards = Shards(out / rundir.SHARDS, _with_versions(key, device))
-    for job in run.jobs:
-        run.execute(job, shards)
-        if job.name == "clean" and share.count == 1:
-            run.check_clean(expect_clean, len(whole or images))
-    with shards.locked():
-        if (old := _finished(out, key, force)) is not None:
-            return Finished(old, reused=False)
-        missing = run.collect(shards)
-        if missing:
-            return Unfinished(missing, sum(len(run.blocks(job)) for job in run.jobs))
-        partial = config.partial(len(images)) or len(images) < len(whole or images)
-        settings: dict[str, Any] = {"classes": classes, "partial": partial, "training": training}
-        settings["audit"] = run.audit(identity["weights"], hashes.of_weights(net))
-        document = run.write(out, model, {**known, "evaluation": key}, **settings)
-        shards.remove()
+    with shards.claimed(f"{share.index + 1}-of-{share.count}"):
+        if (old := _finished(out, key, force)) is not None:  # by a process that has just left
+            shards.remove()
+            return Finished(old, reused=True)
+        for job in run.jobs:
+            run.execute(job, shards)
+            if job.name == "clean" and share.count == 1:
+                run.check_clean(expect_clean, len(whole or images))
+        with shards.locked():
+            if (old := _finished(out, key, force)) is not None:  # by the process of another share
+                shards.remove()
+                return Finished(old, reused=False)
+            if missing := run.collect(shards):
+                return Unfinished(missing, sum(len(run.blocks(job)) for job in run.jobs))
+            partial = config.partial(len(images)) or len(images) < len(whole or images)
+            settings: dict[str, Any] = {"classes": classes, "partial": partial, "training": training}
+            settings["audit"] = run.audit(identity["weights"], hashes.of_weights(net))
+            document = run.write(out, model, {**known, "evaluation": key}, **settings)
+            shards.remove()
     return Finished(document, reused=False)
 
 
@@ -228,6 +232,8 @@ class _Run:
             except RuntimeError as error:
                 self._give_way(error, len(group))
                 continue
+            except SystemExit as error:  # from a backward pass of the model's own
+                raise failed(error) from error
             for block, found in zip(group, arrays, strict=True):
                 shards.save(job.name, block, found)
                 self._record(job, block, found)
@@ -257,7 +263,7 @@ class _Run:
 
     def _give_way(self, error: RuntimeError, blocks: int) -> None:
         """Attack fewer blocks together where memory ran out; no result depends on it."""
-        if not (isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in CPU_IS_FULL)):
+        if not out_of_memory(error):
             raise error
         if blocks == 1:
             what = f"{self._config.block} images at a time do not fit into memory"
@@ -372,7 +378,7 @@ class _Run:
         shape = "x".join(map(str, self._images.images.shape[1:]))
         try:
             logits = self._attacker.answer(n)
-        except Exception as error:  # a foreign forward may raise anything
+        except (Exception, SystemExit) as error:  # a foreign forward may raise anything
             what = f"the model cannot take {shape} images: {type(error).__name__}: {error}"
             raise InputError(what, "Choose another --dataset, or mend the model.") from error
         if not isinstance(logits, Tensor):

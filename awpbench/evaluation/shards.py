@@ -9,15 +9,16 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from awpbench import rundir
+from awpbench.errors import RefusedError
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -71,13 +72,31 @@ class Shards:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let one process at a time into the block."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / "lock"):
+        with self._lock("lock"):
+            yield
+
+    @contextmanager
+    def claimed(self, share: str) -> Iterator[None]:
+        """Let one process at a time work on a share; raises RefusedError at once where another one does."""
+        try:
+            lock = self._lock(f"working-on-{share}", blocking=False)
+        except Timeout:
+            what = f"another process is working on this evaluation in {self._folder.parent}"
+            raise RefusedError(what, "Wait until it ends, or give another --out.") from None
+        with lock:
             yield
 
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lock(self, name: str, **how: Any) -> AbstractContextManager[object]:
+        """Take a lock, released at the end of a with block; who finishes removes the folder under those who wait."""
+        lock = FileLock(self._folder / name, **how)
+        while True:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                return lock.acquire()
 
     def _path(self, job: str, positions: range) -> Path:
         key = key_of({"evaluation": self._evaluation, "job": job, "positions": [positions.start, positions.stop]})

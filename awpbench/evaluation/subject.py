@@ -20,9 +20,10 @@ from awpbench import checkpoints, rundir
 from awpbench.checkpoints import Checkpoint, ModelSpec
 from awpbench.config import TrainConfig
 from awpbench.data.images import ImageSet
-from awpbench.errors import InputError, UsageError, lookup
+from awpbench.errors import AwpbenchError, InputError, UsageError, lookup
 from awpbench.evaluation.plan import EvalConfig
-from awpbench.evaluation.preprocessing import Trial, find
+from awpbench.evaluation.preprocessing import Trial, find, trial_size
+from awpbench.evaluation.results import Result
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,39 @@ def _preprocessing(checkpoint: Checkpoint, **facts: Any) -> dict[str, Any]:
 
 
 def with_preprocessing(
-    subject: Subject, dataset: str, images: ImageSet, device: torch.device
+    subject: Subject, dataset: str, images: ImageSet, device: torch.device, out: Path | None = None
 ) -> tuple[Subject, Trial | None]:
     """Find the preprocessing of a foreign state dict that does not tell it, by trial on test images; else do nothing.
 
-    Raises UsageError where none of those that are known is clearly the best (`preprocessing.choose`).
+    A finished evaluation in `out` that tried the same file on the same images is taken at its word. Raises UsageError
+    where none of those that are known is clearly the best (`preprocessing.choose`).
     """
     if subject.untold is None:
         return subject, None
+    if out is not None and (before := _tried_before(subject, dataset, images, out)) is not None:
+        return before, None
     trial = find(subject.untold, dataset, images, device)
     found = subject.untold.preprocessed(trial.name, dataset)
     description = {**subject.description, "preprocessing": _preprocessing(found, **trial.document())}
     return replace(subject, net=found.build(), description=description, untold=None), trial
+
+
+def _tried_before(subject: Subject, dataset: str, images: ImageSet, out: Path) -> Subject | None:
+    """Return the subject with the preprocessing that an undamaged result says was found by the same trial."""
+    try:
+        result = Result.read(out)
+        result.check()
+    except AwpbenchError:
+        return None
+    document = result.document
+    model = dict(document["model"])
+    found = model.pop("preprocessing", {})
+    trial = (subject.description, dataset, subject.checkpoint, images.fingerprint(), ("trial", trial_size(images)))
+    hashes = document["hashes"]
+    told = (model, document["dataset"], hashes["checkpoint"], hashes["data"], (found.get("source"), found.get("n")))
+    if told != trial:
+        return None
+    return replace(as_recorded(subject, document), description={**subject.description, "preprocessing": found})
 
 
 def as_recorded(subject: Subject, result: Mapping[str, Any]) -> Subject:

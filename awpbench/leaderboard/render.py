@@ -121,7 +121,7 @@ def _attack_names(rows: Iterable[Details]) -> list[str]:
 def _title(group: Group, *, partial: bool) -> str:
     """Say what the rows of a table share."""
     images = f"{group.n} images" + (" (part of the test set)" if partial else "")
-    threat = f"{group.dataset}, {group.norm} {group.eps}, data {group.data[:8]}"
+    threat = f"{group.dataset}, {group.norm} {group.eps}, data {group.data[:8]}, images {group.indices[:8]}"
     suite = f"suite {group.suite} {group.series}, dialect {group.dialect}"
     return f"{threat}, {suite}; ranked by {group.ranked_by} on {images}"
 
@@ -179,7 +179,7 @@ def _csv(board: Board) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     attacks = _attack_names(row.awpbench for row in board.rows)
-    of_group = ("dataset", "norm", "eps", "data", "suite", "series", "dialect", "ranked_by")
+    of_group = ("dataset", "norm", "eps", "data", "indices", "n", "suite", "series", "dialect", "ranked_by")
     of_attacks = [f"{name}{part}" for name in attacks for part in ("", "_low", "_high", "_n")]
     writer.writerow([*of_group, "rank", "id", *BEFORE[1:], *of_attacks, "incomplete", *AFTER])
     for group, rows in _groups(board):

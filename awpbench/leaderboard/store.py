@@ -59,8 +59,9 @@ def upsert(path: Path, row: Row) -> str:
     """
     path = path.resolve()  # so that a link stays a link
     try:
+        _check_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS, mode=0o666):
+        with FileLock(_lock(path), timeout=LOCK_SECONDS, mode=0o666):
             _remove_leftovers(path)
             rows = {old.awpbench.id: old for old in read(path).rows} if path.exists() else {}
             outcome = "superseded" if row.awpbench.id in rows else "added"
@@ -70,8 +71,7 @@ def upsert(path: Path, row: Row) -> str:
         what = f"another process has held the lock of {path} for {LOCK_SECONDS:g} s"
         raise RefusedError(what, "Wait until it ends, then: awpbench leaderboard add RESULT") from None
     except OSError as error:
-        what = f"{path} cannot be written: {error.strerror or error}"
-        raise InputError(what, "Make room or permission there, or name another file with --file.") from error
+        raise _unwritable(path, error) from error
     return outcome
 
 
@@ -86,13 +86,17 @@ def load_row(result: Path, card: str | None = None) -> Row:
 
 
 def check_targets(*, file: str | None, card: str | None) -> None:
-    """Raise what `write_row` would for a leaderboard that cannot be read, or a card that cannot be used.
+    """Raise what `write_row` would for a leaderboard that cannot be read or written, or a card that cannot be used.
 
     To be called before an evaluation of hours, not after it.
     """
     path = find(file)
     if path.exists():
         read(path)
+    try:
+        _check_writable(path.resolve())
+    except OSError as error:
+        raise _unwritable(path, error) from error
     if card is not None:
         card_of(_card(Path(card)))
 
@@ -105,6 +109,22 @@ def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[
     row = load_row(result_dir, card)
     path = find(file)
     return path, upsert(path, row)
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError where the leaderboard or its lock cannot be made: to wait for such a lock would be in vain."""
+    rundir.check_writable(path.parent)
+    if _lock(path).exists():
+        _lock(path).open("ab").close()
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    mend = "Make room or permission there, or name another file with --file."
+    return InputError(f"{path} cannot be written: {error.strerror or error}", mend)
 
 
 def _remove_leftovers(path: Path) -> None:

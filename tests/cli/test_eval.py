@@ -84,6 +84,64 @@ def test_a_row_that_could_not_be_written_is_refused_before_the_attacks(words: li
     assert not Path("results").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "what", "mend"),
+    [
+        (
+            ["--file", "factory.py/board.json"],
+            "factory.py/board.json cannot be written: Not a directory",
+            "Make room or permission there, or name another file with --file.",
+        ),
+        (
+            ["--out", "factory.py/here"],
+            "factory.py/here/shards: Not a directory",
+            "Check the path, its permissions and the space left there.",
+        ),
+    ],
+    ids=["leaderboard", "out"],
+)
+def test_a_place_that_cannot_be_written_is_noticed_before_the_attacks(
+    words: list[str], what: str, mend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("awpbench.evaluation.runner.evaluate", None)
+    assert main([*TINY, "--suite", "quick", "--n-examples", "20", *words]) == 4
+    assert said(capsys) == [f"error: {what}", f"mend:  {mend}"]
+
+
+FAILING = """
+import torch, sys
+class Failing(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 10)
+    def forward(self, x):
+        if x.requires_grad:
+            {}
+        return self.linear(x.flatten(1))
+def failing():
+    return Failing()
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"), [("sys.exit(0)", "SystemExit: 0"), ("raise ValueError('odd')", "ValueError: odd")]
+)
+def test_a_net_that_fails_under_attack_is_answered_by_two_lines_and_a_traceback_only_on_request(
+    statement: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("failing.py").write_text(FAILING.format(statement))
+    words = ["eval", "--model", "failing.py:failing", *THREAT, "--attack", "fgsm", "--n-examples", "20"]
+    lines = [f"error: the model failed: {what}", "mend:  Mend the model; --debug shows where it failed."]
+    assert main([*words, "--dry-run"]) == 4
+    assert said(capsys) == lines
+    assert main(words) == 4
+    told = said(capsys)
+    assert told[-2:] == lines
+    assert not any("Traceback" in line for line in told)
+    assert main([*words, "--debug"]) == 4
+    assert any('failing.py", line 9, in forward' in line for line in said(capsys))
+
+
 def test_the_meta_device_is_none_to_run_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TINY, "--suite", "quick", "--n-examples", "20", "--device", "meta"]) == 2
     assert said(capsys)[0] == "error: there is no device 'meta' here"

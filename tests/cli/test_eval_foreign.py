@@ -15,7 +15,9 @@ from awpbench import checkpoints, data, models, robustbench_compat
 from awpbench.cli import main
 from awpbench.defaults import DATASETS
 from awpbench.errors import InputError
+from awpbench.evaluation.results import IDENTITY, evaluation_key
 from awpbench.evaluation.subject import as_recorded, from_checkpoint
+from awpbench.models.small_cnn import SmallCNN
 from tests import hostile, zoo
 
 THREAT = ["--dataset", "digits", "--norm", "Linf", "--eps", "0.05"]
@@ -66,6 +68,54 @@ def test_the_preprocessing_of_a_bare_state_dict_is_found_said_and_recorded(
     assert found["correct"]["none"] == result()["attacks"]["clean"]["correct"]
     shares = ", ".join(f"{name} {correct / 4:.1f} %" for name, correct in found["correct"].items())
     assert said(capsys)[0] == f"preprocessing found by trial on the first 400 test images: none ({shares})"
+
+
+def test_a_finished_evaluation_of_a_bare_state_dict_does_not_try_its_preprocessing_again(
+    trained: dict[str, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(trained["clear"], "x.pt")
+    words = ["eval", "--ckpt", "x.pt", *THREAT, "--attack", "fgsm", "--out", "out"]
+    assert main(words) == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    capsys.readouterr()
+    seen: list[int] = []
+    forward = SmallCNN.forward
+
+    def watched(net: SmallCNN, x: Tensor) -> Tensor:
+        seen.extend([len(x)] if isinstance(x, Tensor) else [])  # and not what torch.fx traces
+        return forward(net, x)
+
+    monkeypatch.setattr(SmallCNN, "forward", watched)
+    assert main(words) == 0
+    assert seen == [2, 64], "two images show that it gives logits, and a block of them is part of the key"
+    assert said(capsys) == ["this evaluation was finished before; nothing was run: out"]
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+@pytest.mark.parametrize("change", ["weights", "result"])
+def test_what_another_evaluation_tried_is_not_taken_over(
+    change: str, trained: dict[str, dict[str, Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(trained["clear"], "x.pt")
+    words = ["eval", "--ckpt", "x.pt", *THREAT, "--attack", "clean", "--out", "out"]
+    assert main(words) == 0
+    if change == "weights":
+        torch.save(trained["clear"] | {"fc.bias": trained["clear"]["fc.bias"] * 1.001}, "x.pt")
+    else:
+        Path("out/result.json").write_text(Path("out/result.json").read_text().replace('"trial"', '"trial "'))
+    capsys.readouterr()
+    assert main(words) == (3 if change == "weights" else 0)
+    assert said(capsys)[0].startswith("preprocessing found by trial on the first 400 test images: none (")
+
+
+def test_the_counts_of_a_trial_are_no_part_of_what_identifies_an_evaluation() -> None:
+    hashes = dict.fromkeys(IDENTITY, "")
+    found = {"mean": [0.5], "std": [0.2], "source": "trial", "n": 400, "correct": {"none": 1, "meanstd": 300}}
+    keys = [
+        evaluation_key({"name": "x", "preprocessing": {**found, **change}}, hashes, {}, {})
+        for change in ({}, {"correct": {"none": 2, "meanstd": 300}}, {"mean": [0.4]})
+    ]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_the_data_set_of_a_config_file_serves_the_trial_too(trained: dict[str, dict[str, Tensor]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ FILES = ("result.json", "per_image.npz", "evidence.npz")
 ATTACKS = ["--attack", "fgsm", "--attack", "pgd-20", "--attack", "cw-inf", "--attack", "spsa", "--attack", "autoattack"]
 LIMITS = ["--limit", "spsa=3", "--limit", "autoattack=130"]
 WORDS = ["eval", "--model", "factory.py:tiny", *THREAT, *ATTACKS, *LIMITS, "--evidence", "--out"]
+COMMAND = [sys.executable, "-m", "awpbench", *WORDS]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
 
@@ -31,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, out: str, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    command = [sys.executable, *launcher, "-m", "awpbench", *WORDS, out, *more]
+    command = [sys.executable, *launcher, *COMMAND[1:], out, *more]
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -66,6 +68,23 @@ def test_shards_at_the_same_time_give_the_same_bytes(count: int, whole: Path) ->
     processes = [start(whole, out, "--shard", f"{i}/{count}") for i in range(1, count + 1)]
     assert [process.wait(timeout=300) for process in processes] == [0] * count
     assert_same(whole, out)
+    assert not (whole / out / "shards").exists()
+
+
+def test_of_two_equal_commands_at_once_the_second_is_refused_and_nothing_is_left_behind(whole: Path) -> None:
+    first = start(whole, "at once")
+    wait_for_a_block(first, whole / "at once" / "shards")
+    first.send_signal(signal.SIGSTOP)  # so that it is there as long as the second one
+    second = subprocess.run([*COMMAND, "at once"], cwd=whole, env=ENVIRONMENT, capture_output=True, text=True)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 3
+    assert second.stderr.splitlines()[-2:] == [
+        "error: another process is working on this evaluation in at once",
+        "mend:  Wait until it ends, or give another --out.",
+    ]
+    assert first.wait(timeout=300) == 0
+    assert_same(whole, "at once")
+    assert not (whole / "at once" / "shards").exists()
 
 
 @pytest.mark.slow

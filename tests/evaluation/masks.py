@@ -29,6 +29,20 @@ class Detached(Mask):
         return self.net(x.detach())
 
 
+class Remembering(Mask):
+    """Knows some images, and has no gradient beyond a distance from all of them: a larger budget starts out there."""
+
+    def __init__(self, net: nn.Module, known: Tensor, radius: float) -> None:
+        super().__init__(net)
+        self.register_buffer("known", known.flatten(1), persistent=False)
+        self.radius = radius
+
+    def forward(self, x: Tensor) -> Tensor:
+        known = self.get_buffer("known")
+        far = torch.cdist(x.detach().flatten(1), known, p=torch.inf).amin(1) > self.radius
+        return self.net(torch.where(far.view(-1, 1, 1, 1), x.detach(), x))
+
+
 class HardLabels(Mask):
     """Only the class is told."""
 

@@ -99,9 +99,27 @@ def test_the_command_prints_both_names_and_a_line_per_attack(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["A:", "B:", "attack", lines[3].split()[0], "clean", "pgd-4", "fgsm"]
     assert main(["compare", *map(str, two), "--json"]) == 0
-    assert [each["attack"] for each in json.loads(capsys.readouterr().out)] == ["clean", "pgd-4", "fgsm"]
+    document = json.loads(capsys.readouterr().out)
+    assert [each["attack"] for each in document["attacks"]] == ["clean", "pgd-4", "fgsm"]
+    assert document["selected_on_test"] == {"A": False, "B": False}
     assert main(["compare", str(two[0]), "nowhere"]) == 4
     assert (
         capsys.readouterr().err.splitlines()[0]
         == "error: nowhere/result.json cannot be read: No such file or directory"
     )
+
+
+def test_a_checkpoint_that_was_chosen_on_the_test_images_is_flagged(
+    attack: Attack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = {"source": "checkpoint", "architecture": "small-cnn", "width": 2}
+    for name, select_on in (("run/best", "test"), ("run/last", "test"), ("other/best", "validation")):
+        folder, model, training = name.replace("/", "-"), {**described, "name": name}, {"select_on": select_on}
+        attack(settle("fgsm"), folder, model=model, training=training)
+    for pair, flagged in ((("other-best", "run-best"), "B"), (("run-best", "run-last"), "A")):
+        words = ["compare", *(str(tmp_path / each) for each in pair)]
+        assert main(words) == 0
+        last = f"{flagged} is selected on test: the best of its checkpoints on these images, so too good"
+        assert [line for line in capsys.readouterr().out.splitlines() if "selected" in line] == [last]
+        assert main([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["selected_on_test"] == {each: each == flagged for each in "AB"}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -435,6 +437,86 @@ def test_a_model_that_answers_with_no_logits_is_refused(
     with pytest.raises(InputError) as caught:
         attack(settle("fgsm"), net=Wrong())
     assert caught.value.what == what
+
+
+class Failing(nn.Module):
+    """Fails in the forward, or in the backward pass, of one call after so many."""
+
+    def __init__(self, net: nn.Module, error: BaseException, looks: int, backward: bool = False) -> None:
+        super().__init__()
+        self.net, self.error, self.looks, self.backward = net, error, [looks], backward
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        return self  # one count for all copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not bool(x.isnan().any())  # a look at the values keeps torch.fx from tracing the failure away
+        self.looks[0] -= 1
+        if self.looks[0] < 0 and not self.backward:
+            raise self.error
+        logits: Tensor = self.net(x)
+        if self.looks[0] < 0 and bool(logits.requires_grad):
+            logits.register_hook(self.give_up)
+        return logits
+
+    def give_up(self, grad: Tensor) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("attacks", [("pgd-4",), ("autoattack",)], ids=str)
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [(ValueError("odd"), "ValueError: odd"), (SystemExit(3), "SystemExit: 3"), (SystemExit(), "SystemExit")],
+    ids=str,
+)
+def test_whatever_a_foreign_forward_raises_in_an_attack_is_an_error_of_the_model(
+    error: BaseException, what: str, attacks: tuple[str, ...], attack: Attack, net: nn.Module
+) -> None:
+    with pytest.raises(InputError) as caught:
+        attack(settle(*attacks, n_examples=4), net=Failing(net, error, 5))
+    assert caught.value.what == f"the model failed: {what}"
+    assert caught.value.mend == "Mend the model; --debug shows where it failed."
+
+
+def test_a_foreign_backward_pass_cannot_end_the_process(attack: Attack, net: nn.Module) -> None:
+    with pytest.raises(InputError) as caught:
+        attack(settle("pgd-4", n_examples=4), net=Failing(net, SystemExit(0), 5, backward=True))
+    assert caught.value.what == "the model failed: SystemExit: 0"
+
+
+def test_a_foreign_net_that_ends_the_process_when_it_is_first_called_is_refused(attack: Attack, net: nn.Module) -> None:
+    with pytest.raises(InputError) as caught:
+        attack(settle("fgsm"), net=Failing(net, SystemExit("enough"), 0))
+    assert caught.value.what == "the model cannot take 1x8x8 images: SystemExit: enough"
+
+
+def test_a_full_disk_at_any_write_names_the_file_and_loses_nothing_that_was_finished(
+    attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settle("fgsm", eps="0.05", evidence=True, block=8, batch_size=1)
+    attack(config, "whole")
+    sync, left, written, names = os.fsync, [0], [0], []
+
+    def full(handle: int) -> None:
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0], written[0] = left[0] - 1, written[0] + 1
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for room in range(8):
+        left[0] = room
+        with pytest.raises(OSError, match="No space left") as caught:
+            attack(config, f"room for {room}")
+        assert Path(caught.value.filename).is_relative_to(tmp_path / f"room for {room}")
+        names.append(Path(caught.value.filename).name.split("-")[0])
+        left[0], written[0] = 99, 0
+        assert isinstance(attack(config, f"room for {room}"), Finished)
+        assert written[0] == max(8 - room, 4), "finished blocks are not computed again"
+        for name in ("result.json", "per_image.npz", "evidence.npz"):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / f"room for {room}" / name).read_bytes()
+    blocks = ["clean", "clean", "fgsm", "fgsm"]
+    assert names == [*blocks, "per_image.npz", "evidence.npz", "timing.json", "result.json"]
 
 
 def test_an_image_outside_its_ball_stops_everything(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:

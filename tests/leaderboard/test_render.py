@@ -43,7 +43,7 @@ def test_the_markdown_table_of_known_rows() -> None:
         " 80.00 [75.11, 84.13] n=300 | 18.33 [14.36, 23.10] n=300 | validation  |",
     ]
     title = (
-        "### cifar10, Linf 8/255, data dddddddd, suite quick 1.0, dialect awp; "
+        "### cifar10, Linf 8/255, data dddddddd, images 11111111, suite quick 1.0, dialect awp; "
         "ranked by pgd-20 on 300 images (part of the test set)"
     )
     note = "- pgd-20: dialect awp, scored last, start uniform, step_size 2/255, steps 20"
@@ -124,6 +124,15 @@ def test_an_incomplete_autoattack_is_shown_as_such_and_ranks_nothing() -> None:
 def test_rows_that_cannot_be_compared_stand_in_tables_of_their_own(changes: dict[str, Any]) -> None:
     other = Row.from_result(crafted.result(**changes))
     assert [len(table.rows) for table in tables(board_of((crafted.row(), other)))] == [1, 1]
+
+
+def test_tables_of_other_images_have_other_titles_and_other_lines() -> None:
+    hashes = crafted.result()["hashes"]
+    board = board_of((crafted.row("a"), Row.from_result(crafted.result(hashes=hashes | {"indices": "0" * 64}))))
+    titles = [table.title for table in tables(board)]
+    assert [title.split(", ")[3] for title in titles] == ["images 00000000", "images 11111111"]
+    lines = list(csv.DictReader(io.StringIO(render(board, "csv"))))
+    assert [(line["indices"], line["n"]) for line in lines] == [("0" * 64, "300"), ("1" * 64, "300")]
 
 
 def test_a_corrected_suite_is_comparable_with_the_one_it_corrects() -> None:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,52 @@ def test_a_full_disk_leaves_the_leaderboard_as_it_was(tmp_path: Path, monkeypatc
     )
     assert path.read_bytes() == before
     assert list(tmp_path.glob("*.tmp")) == []
+
+
+def a_file_for_a_folder(tmp_path: Path) -> Path:
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "leaderboard.json"
+
+
+def a_folder_for_a_lock(tmp_path: Path) -> Path:
+    (tmp_path / ".leaderboard.json.lock").mkdir()
+    return tmp_path / "leaderboard.json"
+
+
+def a_folder_without_files(tmp_path: Path) -> Path:
+    """A lock that cannot be made in /proc looks to filelock like one that another process is just removing."""
+    return Path("/proc/leaderboard.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        (a_file_for_a_folder, "Not a directory"),
+        (a_folder_for_a_lock, "Is a directory"),
+        pytest.param(
+            a_folder_without_files,
+            "No such file or directory",
+            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc here"),
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_noticed_at_once_and_beforehand(
+    tmp_path: Path, place: Callable[[Path], Path], why: str
+) -> None:
+    path, started = place(tmp_path), time.monotonic()
+    for attempt in (lambda: store.check_targets(file=str(path), card=None), lambda: store.upsert(path, ROWS[0])):
+        with pytest.raises(InputError) as caught:
+            attempt()
+        assert failure(caught) == (
+            f"{path} cannot be written: {why}",
+            "Make room or permission there, or name another file with --file.",
+        )
+    assert time.monotonic() - started < 5
+
+
+def test_looking_whether_a_place_can_be_written_leaves_nothing_there(tmp_path: Path) -> None:
+    store.check_targets(file=str(tmp_path / "new" / "leaderboard.json"), card=None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_stays_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
