@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from awpbench import checkpoints
+from awpbench import checkpoints, data
+from awpbench.cli import main
 from awpbench.defenses import DEFENSES
 
 ROOT = Path(__file__).parents[2]
@@ -58,8 +60,17 @@ def killed(folder: Path, names: list[str], kills: int) -> Path:
 
 
 def more_words(name: str, folder: Path) -> list[str]:
-    """What a defense needs beside its name."""
-    return ["--steps", "0" if name.startswith("standard") else "2"]
+    """What a defense needs beside its name; its files are made where they are missing."""
+    words = ["--steps", "0" if name.startswith("standard") else "2"]
+    if name.startswith("finetuning"):
+        if not (folder / "base").exists():
+            assert main(["train", *SMALL, "--method", "at", *words, "--out", str(folder / "base")]) == 0
+        words += ["--init-from", str(folder / "base" / "last.pt")]
+    if name.startswith("rst"):
+        images = data.load("digits").validation
+        np.savez(folder / "pseudo.npz", images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
+        words += ["--unlabelled", str(folder / "pseudo.npz")]
+    return words
 
 
 def flat(value: Any) -> list[Any]:
