@@ -25,7 +25,9 @@ RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIM
 def train(
     arch: Annotated[
         str | None,
-        typer.Argument(help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the data set's usual one."),
+        typer.Argument(
+            help="prn18, wrn34, wrn28, wrn-D-W, resnet18, vgg19, small-cnn; else the one usual for --dataset."
+        ),
     ] = None,
     *,
     method: Annotated[str | None, typer.Option("--method", help="standard, at, trades or mart")] = None,
@@ -110,6 +112,8 @@ def train(
 ) -> None:
     """Train a defense, with or without adversarial weight perturbation."""
     given = dict(locals())
+    if arch is dataset is config is None:  # nothing says what to train
+        raise UsageError("Missing argument 'arch'.", "See: awpbench train --help")
     from awpbench.defaults import read_config_file, resolve_training
 
     elsewhere = ("arch", "method", "config", "out", "force", "device", "data_dir", "offline", "dry_run", "as_json")
