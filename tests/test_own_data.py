@@ -258,7 +258,7 @@ def test_a_path_is_never_shown_as_a_built_in_data_set() -> None:
 @pytest.mark.parametrize("make", [npz, folder], ids=["npz", "folder"])
 def test_every_command_takes_the_users_own_data(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
     name = make()
-    words = ["train", "small-cnn", "--dataset", name, "--eps", "8/255", "--out", "run", *RUN]
+    words = ["train", "--dataset", name, "--eps", "8/255", "--out", "run", *RUN]
     assert main(words) == 0
     assert main(["resume", "run", "--device", "cpu"]) == 0
     mean = data.load(name).normalization

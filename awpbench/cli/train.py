@@ -129,6 +129,8 @@ def train(
 ) -> None:
     """Train a defense, with or without adversarial weight perturbation."""
     given = dict(locals())
+    if arch is dataset is config is recipe is None:  # nothing says what to train
+        raise UsageError("Missing argument 'arch'.", "See: awpbench train --help")
     from awpbench.defaults import read_config_file, resolve_training
 
     elsewhere = {"arch", "method", "config", "out", "force", "device", "data_dir", "offline", "tensorboard"}
