@@ -276,7 +276,8 @@ def resolve_training(
     defense = settle("defense", COMMON["defense"])
     of_defense, method = f"defense {defense}", lookup(DEFENSES, "defense", defense)
     for key, value in method.own.items():
-        settle(key, value, of_defense)
+        if key != "lr_end" or found["schedule"].value == "cosine":  # no other schedule has an end
+            settle(key, value, of_defense)
     if method.loss:
         settle("loss", method.loss, of_defense)
     given = settle("dataset", COMMON["dataset"])

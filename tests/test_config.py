@@ -372,6 +372,11 @@ def test_rst_takes_its_own_schedule_and_the_attack_and_loss_of_trades() -> None:
     assert (sources["beta"], sources["awp_gamma"]) == ("loss trades", "loss trades")
 
 
+def test_the_end_of_finetunings_cosine_goes_with_the_cosine() -> None:
+    assert resolve(defense="finetuning", init_from="x.pt", schedule="piecewise")[0].lr_end == 0.0
+    assert resolve(defense="finetuning", init_from="x.pt", lr=0.01)[0].lr_end == 1e-6
+
+
 def test_a_borrowed_loss_brings_its_own_hyperparameters() -> None:
     cfg, sources = resolve(defense="rst", unlabelled="x.npz", loss="mart", architecture="wrn-28-10")
     assert (cfg.beta, sources["beta"]) == (6.0, "loss mart, wide residual network")
