@@ -6,7 +6,8 @@ and images are channels_last inside. The normalisation of the input is not folde
 zeros after it, so the two do not commute at the border.
 
 In bf16 the folded copy computes all but its first convolution and its last linear layer in bfloat16: the first sees
-differences between images that bfloat16 cannot hold (TRADES' attack starts 0.001 away), the last decides.
+differences between images that bfloat16 cannot hold (TRADES' attack starts 0.001 away), the last decides. The gradient
+with respect to the images, of which attacks take the direction, leaves the first convolution in bfloat16 all the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor, fx, nn
 from awpbench.config import Precision
 from awpbench.differences import Differences, differences
 from awpbench.errors import UsageError
-from awpbench.models.layers import Affine, is_plain, layout
+from awpbench.models.layers import Affine, FirstConv2d, is_plain, layout
 
 TOLERANCE = 1e-4  # on logits; folding is exact up to rounding
 GRADIENT_TOLERANCE = 0.5  # relative; rounding turns some ReLUs, and bfloat16 more
@@ -45,10 +46,11 @@ class AttackModel:
         self._net = net
         self._precision = precision
         self._compile = compile
-        self._layout = layout(net)
         self._live = _alias(net)
         self._plain: nn.Module | None = copy.deepcopy(self._live)  # None once the folded copy has been compared with it
         self._fast, self._folds = _trace_and_fold(copy.deepcopy(self._live))
+        if self._fast is not None:
+            _lay_out(self._fast, layout(net))
         self._settled = False
         self._differences: Differences | None = None
         self._differences_settled = False
@@ -65,7 +67,7 @@ class AttackModel:
             self._settle(x)
         logits: Tensor
         if self._fast is not None:
-            logits = self._fast(_laid_out(x, self._layout))
+            logits = self._fast(x)
         else:
             assert self._plain is not None
             logits = self._plain(x)
@@ -131,7 +133,7 @@ class AttackModel:
         with torch.no_grad():
             expected = self._plain(images)
             try:
-                change = (self._fast(_laid_out(images, self._layout)) - expected).abs().max()
+                change = (self._fast(images) - expected).abs().max()
             except RuntimeError:  # a net that takes views refuses channels_last, one that shares layers bf16
                 return math.inf
         if self._turns_gradient(images):
@@ -141,11 +143,11 @@ class AttackModel:
     def _turns_gradient(self, x: Tensor) -> bool:
         """Tell whether the copies differ in their gradient: tracing loses a net's own backward pass."""
         gradients: list[Tensor | None] = []
-        for net, memory_format in ((self._plain, torch.contiguous_format), (self._fast, self._layout)):
+        for net in (self._plain, self._fast):
             assert net is not None
             images = x.detach().clone().requires_grad_()
             with torch.enable_grad():
-                top = net(_laid_out(images, memory_format)).amax(1).sum()
+                top = net(images).amax(1).sum()
                 if not top.requires_grad:
                     return bool(gradients)
                 gradients.append(torch.autograd.grad(top, images, allow_unused=True)[0])
@@ -262,6 +264,9 @@ def _lower_to_bf16(traced: fx.GraphModule) -> bool:
     if not convolutions:
         return False
     first = nodes[convolutions[0]]
+    if not is_plain(modules[str(first.target)], nn.Conv2d):
+        return False
+    traced.set_submodule(str(first.target), FirstConv2d(modules[str(first.target)]))
     last = next((node for node in reversed(nodes) if is_a(node, nn.Linear)), None)
     for node in nodes[convolutions[0] + 1 :]:
         if node.op == "call_module" and node is not last:
@@ -270,9 +275,6 @@ def _lower_to_bf16(traced: fx.GraphModule) -> bool:
             owner, _, name = str(node.target).rpartition(".")
             module = traced.get_submodule(owner)
             setattr(module, name, _cast(getattr(module, name), torch.bfloat16))
-    with traced.graph.inserting_after(first):
-        lowered = traced.graph.call_method("to", (first, torch.bfloat16))
-    first.replace_all_uses_with(lowered, delete_user_cb=lambda user: user is not lowered)
     for node in (last, nodes[-1]):
         if node is not None:
             (value,) = node.all_input_nodes
@@ -297,11 +299,31 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
+def _lay_out(traced: fx.GraphModule, layout: torch.memory_format) -> None:
+    """Bring what the first convolution sees to a layout; before it there are three channels, slow in channels_last."""
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        if node.op == "call_module" and isinstance(modules.get(str(node.target)), nn.Conv2d):
+            (source,) = node.all_input_nodes
+            with traced.graph.inserting_before(node):
+                node.replace_input_with(source, traced.graph.call_function(_laid_out, (source, layout)))
+            break
+    traced.recompile()
+
+
 def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
     """Return x in the layout; its gradient is handed back contiguous, since attacks take views of it."""
     if x.ndim != 4 or x.is_contiguous(memory_format=layout):
         return x
-    inside = x.contiguous(memory_format=layout)
-    if inside.requires_grad:
-        inside.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
+    inside: Tensor = _Layout.apply(x, layout)  # type: ignore[no-untyped-call]
     return inside
+
+
+class _Layout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: torch.memory_format) -> Tensor:
+        return x.contiguous(memory_format=layout)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad.contiguous(), None

@@ -166,14 +166,15 @@ def _gradient(
     grads: list[Tensor] = []
     gone: list[Tensor] = []
     for some in torch.split(walking, max_batch or len(walking)):
-        x, labels = x_adv[some].detach().requires_grad_(), y[some]
+        x, labels = (x_adv, y) if len(some) == len(x_adv) else (x_adv[some], y[some])
+        x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = model(x)
             grads += torch.autograd.grad(objective(logits, labels), x)
         gone.append(leave(logits.detach(), labels) if leave else torch.zeros_like(labels, dtype=torch.bool))
-    grad = torch.cat(grads)
-    bad = ~grad.isfinite().flatten(1).all(1)
-    return grad.nan_to_num_(), torch.cat(gone), bad
+    grad = grads[0] if len(grads) == 1 else torch.cat(grads)
+    bad = ~grad.flatten(1).abs().amax(1).isfinite()
+    return grad.nan_to_num(), torch.cat(gone), bad  # not in place: autograd may give one value for many pixels
 
 
 def _moved(threat: ThreatModel, x_adv: Tensor, grad: Tensor, walking: Tensor, x: Tensor, step_size: float) -> Tensor:

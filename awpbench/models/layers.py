@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,37 @@ def layout(net: nn.Module) -> torch.memory_format:
     """
     narrow = any(isinstance(module, nn.Conv2d) and module.out_channels < 8 for module in net.modules())
     return torch.contiguous_format if narrow else torch.channels_last
+
+
+class FirstConv2d(nn.Module):
+    """A net's first convolution: fp32 within, bfloat16 after it.
+
+    While its weight is frozen, as in an attack, the gradient with respect to its input is computed in bfloat16. With
+    as few channels as images have, that gradient takes four times as long in fp32 as the forward pass.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self._geometry: tuple[Any, ...] = (conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.requires_grad:
+            return F.conv2d(x, self.weight, self.bias, *self._geometry).to(torch.bfloat16)
+        out: Tensor = _InputGradientInBf16.apply(x, self.weight, self.bias, self._geometry)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _InputGradientInBf16(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
+        ctx.weight, ctx.geometry, ctx.like = weight.to(torch.bfloat16), geometry, (x.shape, x.dtype)
+        return F.conv2d(x, weight, bias, *geometry).to(torch.bfloat16)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        shape, dtype = ctx.like
+        return torch.nn.grad.conv2d_input(shape, ctx.weight, grad, *ctx.geometry).to(dtype), None, None, None
 
 
 class Affine(nn.Module):

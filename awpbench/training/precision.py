@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from awpbench.config import TrainingPrecision
 from awpbench.errors import UsageError
+from awpbench.models.layers import FirstConv2d
 
 
 class Bf16Conv2d(nn.Module):
@@ -51,13 +52,12 @@ class Bf16Net(nn.Module):
         norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
         shared: list[Any] = [*net.parameters(), *net.buffers(), *norms]
         self.net = copy.deepcopy(net, {id(each): each for each in shared})
-        names = [name for name, module in self.net.named_modules() if isinstance(module, nn.Conv2d)]
-        if not names:
+        convolutions = [(name, module) for name, module in self.net.named_modules() if isinstance(module, nn.Conv2d)]
+        if not convolutions:
             raise UsageError("bf16 needs a net with a convolution to start from", "Leave --precision out.")
-        self._lowered = [Bf16Conv2d(self.net.get_submodule(name)) for name in names[1:]]  # type: ignore[arg-type]
-        for name, conv in zip(names[1:], self._lowered, strict=True):
+        self._lowered = [Bf16Conv2d(conv) for _, conv in convolutions[1:]]
+        for (name, _), conv in zip(convolutions, [FirstConv2d(convolutions[0][1]), *self._lowered], strict=True):
             self.net.set_submodule(name, conv)
-        self.net.get_submodule(names[0]).register_forward_hook(lambda module, args, out: out.to(torch.bfloat16))
         for module in self.net.modules():
             if isinstance(module, nn.Linear):
                 module.register_forward_pre_hook(lambda module, args: args[0].float())
