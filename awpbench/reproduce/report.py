@@ -134,9 +134,10 @@ class Report:
         lines = []
         for label, cells in grid.rows:
             theirs, ours = [cell.published for cell in cells], [self.ours(cell) for cell in cells]
-            lines.append([label, "published", *(f"{each.percent:.2f}" if each else "" for each in theirs)])
+            if any(theirs):
+                lines.append([label, "published", *(f"{each.percent:.2f}" if each else "" for each in theirs)])
             found = [each.text() if each else self._absent(cell) for cell, each in zip(cells, ours, strict=True)]
-            lines.append(["", "ours", *found])
+            lines.append(["" if any(theirs) else label, "ours", *found])
             differences = [
                 f"{100 * mine.mean - told.percent:+.2f}" if mine and told else ""
                 for mine, told in zip(ours, theirs, strict=True)
