@@ -29,6 +29,10 @@ DIALECTS = {
     "MAIR (VGG)": (r"conv_layer\.\d+\.weight", r"fc_layer\.0\.weight"),
     "awpbench (small-cnn)": (r"bn3\.weight", r"conv3\.weight", r"fc\.weight"),
 }
+TOLD = (
+    "defense", "loss", "beta", "awp", "rwp", "awp_gamma", "init_from", "unlabelled", "train_examples", "epochs", "seed",
+    "precision",
+)  # fmt: skip
 SHOWN = 5  # keys of a state dict of no known family
 
 Load = Callable[[str], ImageSet]
@@ -141,12 +145,11 @@ def _normalisation(loaded: Checkpoint) -> dict[str, Any]:
 
 def _trained(loaded: Checkpoint) -> dict[str, Any]:
     config = loaded.config or {}
-    told = ("defense", "beta", "awp", "awp_gamma", "epochs", "seed", "precision")
     return {
         "dataset": loaded.dataset,
         "norm": loaded.threat_norm,
         "eps": loaded.threat_eps,
-        "training": {key: _plain(config[key]) for key in told if config.get(key) is not None},
+        "training": {key: _plain(config[key]) for key in TOLD if config.get(key) is not None},
         "epoch": loaded.epoch,
         "step": loaded.step,
         "best": _plain(loaded.best),
