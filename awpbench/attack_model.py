@@ -315,7 +315,7 @@ def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
     """Return x in the layout; its gradient is handed back contiguous, since attacks take views of it."""
     if x.ndim != 4 or x.is_contiguous(memory_format=layout):
         return x
-    inside: Tensor = _Layout.apply(x, layout)  # type: ignore[no-untyped-call]
+    inside: Tensor = _Layout.apply(x, layout)
     return inside
 
 
@@ -325,5 +325,5 @@ class _Layout(torch.autograd.Function):
         return x.contiguous(memory_format=layout)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.contiguous(), None
