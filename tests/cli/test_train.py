@@ -105,7 +105,7 @@ def test_an_existing_run_is_refused_and_left_alone(capsys: pytest.CaptureFixture
             2,
             "error: there is no model called 'wrn35'",
             "mend:  Did you mean 'wrn34'? Known: prn18, wrn-34-10, wrn-28-10, resnet18, vgg19, small-cnn, "
-            "small-cnn-nobn, preactresnet-18, resnet-18, wrn34, wrn28, wrn-D-W.",
+            "small-cnn-nobn, preactresnet-18, resnet-18, vgg-19, wrn34, wrn28, wrn-D-W.",
         ),
         (
             ["train", "wrn-11-2"],
