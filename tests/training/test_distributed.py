@@ -126,6 +126,20 @@ def test_shares_are_contiguous_and_cover_the_batch() -> None:
     assert [Group(rank, 2).part(1).weight for rank in range(2)] == [0, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"awp": True, "awp_steps": 2, "awp_alternations": 2, "awp_size": "l1", "l1": 1e-3, "label_smoothing": 0.1},
+        {"rwp": True, "awp_gamma": 0.5, "l2": 5e-3, "nesterov": True},
+        {"mixup": 1.4, "cutout": 3, "ema": 0.9},
+    ],
+    ids=lambda more: "-".join(more),
+)
+def test_two_processes_regularise_as_one_does_in_float64(more: dict[str, Any], tmp_path: Path) -> None:
+    assert_same_training(2, tmp_path, defense="at", steps=2, **more)
+
+
 @pytest.mark.parametrize("n", [1, 5])
 @pytest.mark.parametrize("width", [4, 16])  # contiguous, and channels_last
 def test_the_draws_of_the_shares_are_those_of_the_batch(n: int, width: int) -> None:
