@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 
 class Normalize(nn.Module):
@@ -69,7 +70,7 @@ class FirstConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.requires_grad:
             return F.conv2d(x, self.weight, self.bias, *self._geometry).to(torch.bfloat16)
-        out: Tensor = _InputGradientInBf16.apply(x, self.weight, self.bias, self._geometry)  # type: ignore[no-untyped-call]
+        out: Tensor = _InputGradientInBf16.apply(x, self.weight, self.bias, self._geometry)
         return out
 
 
@@ -80,9 +81,9 @@ class _InputGradientInBf16(torch.autograd.Function):
         return F.conv2d(x, weight, bias, *geometry).to(torch.bfloat16)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         shape, dtype = ctx.like
-        return torch.nn.grad.conv2d_input(shape, ctx.weight, grad, *ctx.geometry).to(dtype), None, None, None
+        return conv2d_input(shape, ctx.weight, grad, *ctx.geometry).to(dtype), None, None, None
 
 
 class Affine(nn.Module):
