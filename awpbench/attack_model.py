@@ -50,7 +50,7 @@ class AttackModel:
         self._plain: nn.Module | None = copy.deepcopy(self._live)  # None once the folded copy has been compared with it
         self._fast, self._folds = _trace_and_fold(copy.deepcopy(self._live))
         if self._fast is not None:
-            _lay_out(self._fast, layout(net))
+            _lay_out(self._fast, layout(net), precision)
         self._settled = False
         self._differences: Differences | None = None
         self._differences_settled = False
@@ -299,15 +299,18 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def _lay_out(traced: fx.GraphModule, layout: torch.memory_format) -> None:
-    """Bring what the first convolution sees to a layout; before it there are three channels, slow in channels_last."""
-    modules = dict(traced.named_modules())
-    for node in traced.graph.nodes:
-        if node.op == "call_module" and isinstance(modules.get(str(node.target)), nn.Conv2d):
-            (source,) = node.all_input_nodes
-            with traced.graph.inserting_before(node):
-                node.replace_input_with(source, traced.graph.call_function(_laid_out, (source, layout)))
-            break
+def _lay_out(traced: fx.GraphModule, layout: torch.memory_format, precision: Precision) -> None:
+    """Bring the images to a layout: in bf16 where the first convolution takes them, which makes a gradient 5 % cheaper
+    (three channels are slow to normalise in channels_last); in fp32 at the entry, which measured 3 % cheaper there.
+    """
+    modules, nodes = dict(traced.named_modules()), list(traced.graph.nodes)
+    source = nodes[0]
+    if precision != "fp32":
+        layers = (node for node in nodes if isinstance(modules.get(str(node.target)), nn.Conv2d))
+        source = next((node.all_input_nodes[0] for node in layers), source)
+    with traced.graph.inserting_after(source):
+        laid_out = traced.graph.call_function(_laid_out, (source, layout))
+    source.replace_all_uses_with(laid_out, delete_user_cb=lambda user: user is not laid_out)
     traced.recompile()
 
 

@@ -83,7 +83,8 @@ class _InputGradientInBf16(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         shape, dtype = ctx.like
-        return conv2d_input(shape, ctx.weight, grad, *ctx.geometry).to(dtype), None, None, None  # type: ignore[no-untyped-call]
+        grad = conv2d_input(shape, ctx.weight, grad, *ctx.geometry)  # type: ignore[no-untyped-call]
+        return grad.to(dtype), None, None, None
 
 
 class Affine(nn.Module):
