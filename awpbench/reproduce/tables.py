@@ -85,4 +85,4 @@ def _listed(names: Iterable[str]) -> Grid:
     cells = [(checkpoint, attack) for attack in ("pgd-10", "pgd-20") for checkpoint in ("best", "last")]
     columns = tuple(f"{attack.upper()} {checkpoint}" for checkpoint, attack in cells)
     rows = tuple((name, tuple(Cell(name, *cell) for cell in cells)) for name in names)
-    return Grid("Figures: robustness (%)", columns, rows)
+    return Grid("Other recipes: robustness (%)", columns, rows)
