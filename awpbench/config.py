@@ -265,6 +265,9 @@ class TrainConfig(BaseModel):
                 "--method rst and --unlabelled FILE need each other",
                 "Make the file with: awpbench data pseudolabel --ckpt CHECKPOINT --images FILE --out FILE.npz",
             )
+        if self.defense != "rst" and (self.unlabelled_fraction, self.unlabelled_weight) != (0.5, 1.0):
+            what = "--unlabelled-fraction and --unlabelled-weight would do nothing: there are no pseudo-labelled images"
+            raise UsageError(what, "Leave them out, or choose --method rst.")
         if self.defense == "rst" and not 0 < self.pseudo_labelled() < self.batch_size:
             raise UsageError(
                 f"of a batch of {self.batch_size}, {self.unlabelled_fraction:g} leaves one part without an image",

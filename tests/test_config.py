@@ -425,6 +425,16 @@ def test_what_finetuning_and_rst_need_is_said(flags: dict[str, Any], what: str, 
     assert (refused.value.what, refused.value.mend) == (what, mend)
 
 
+@pytest.mark.parametrize("flags", [{"unlabelled_fraction": 0.3}, {"unlabelled_weight": 3.0}])
+def test_a_share_or_weight_of_pseudo_labels_without_any_is_refused(flags: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(defense="at", **flags)
+    assert caught.value.what == (
+        "--unlabelled-fraction and --unlabelled-weight would do nothing: there are no pseudo-labelled images"
+    )
+    assert caught.value.mend == "Leave them out, or choose --method rst."
+
+
 def test_no_mistake_of_public_code_is_repeated_by_default() -> None:
     for defense, more in (("at", {}), ("finetuning", {"init_from": "x.pt"}), ("rst", {"unlabelled": "x.npz"})):
         assert resolve(defense=defense, **more)[0].compat == ()
