@@ -31,6 +31,13 @@ TensorboardOption = Annotated[
     bool, typer.Option("--tensorboard", help="Also write event files into RUN_DIR/tensorboard/.")
 ]
 
+GOES_WITH = {  # what of a recipe goes when a flag replaces another of its values
+    "defense": ("beta", "loss", "init_from", "unlabelled", "unlabelled_fraction", "unlabelled_weight"),
+    "dataset": ("eps", "step_size"),
+    "norm": ("eps", "step_size"),
+    "eps": ("step_size",),
+    "schedule": ("lr_end",),
+}
 RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
 
 
@@ -240,12 +247,13 @@ def _of_recipe(
     from awpbench.data.sources import data_folder
 
     recipe = recipes.get(name)
-    replaced: tuple[str, ...] = ("awp_",) if flags["awp"] is False or flags["rwp"] is False else ()
-    if flags["defense"] not in (None, recipe.values["defense"]):
-        replaced += ("beta", "loss")
-    values = {key: value for key, value in recipe.values.items() if not key.startswith(replaced)}
+    gone = {key for key in recipe.values if key.startswith("awp_")} if False in (flags["awp"], flags["rwp"]) else set()
+    for flag, fields in GOES_WITH.items():
+        if flags[flag] not in (None, recipe.values.get(flag)):
+            gone.update(fields)
+    values = {key: value for key, value in recipe.values.items() if key not in gone}
     for need in recipe.needs:
-        if flags[need.field] is None and need.field not in file:
+        if need.field not in gone and flags[need.field] is None and need.field not in file:
             values[need.field] = str(need.find(data_folder(Path(data_dir) if data_dir else None)))
     return f"recipe {name}", values
 

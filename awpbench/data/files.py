@@ -52,7 +52,8 @@ def read_images(path: Path) -> tuple[Tensor, Tensor | None]:
         if image_name in arrays:
             images = _images(arrays[image_name], path)
             return images, _labels(arrays[label_name], len(images), path) if label_name in arrays else None
-    raise InputError(f"{path} holds no images, only: {', '.join(arrays) or 'nothing'}", _FORM)
+    found = f", only: {', '.join(arrays)}" if arrays else " under a name that is known"
+    raise InputError(f"{path} holds no images{found}", _FORM)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -54,6 +54,8 @@ def estimate(config: TrainConfig, data: DataSet, device: torch.device) -> Estima
     affordable = min(config.batch_size, int(LONGEST / 2 * batch_size / max(timed, 1e-6)), len(images))
     if affordable > batch_size:
         batch_size = affordable
+        if config.compile:
+            step(batch_size)  # each batch size is compiled in its first step
         timed = step(batch_size)
     step_seconds = (timed + step(batch_size)) / 2 * config.batch_size / batch_size
     track_seconds = _track_seconds(config, data, state.model, device, batch_size)

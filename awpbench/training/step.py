@@ -113,7 +113,8 @@ def training_step(
                 perturbation.ascend(partial(mean_loss, watched(views.update), x_adv, penalised=False))
             else:
                 perturbation.draw(random)
-            lap("ascent")
+            if gamma:
+                lap("ascent")
         listener = _Listener(views.update, x_adv)
         loss = mean_loss(listener, x_adv, penalised=True)
         (total,) = part.group.sum([loss.detach()])
@@ -123,7 +124,8 @@ def training_step(
         part.sum_gradients(model)
         optimizer.step()
         lap("update")
-    lap("ascent")  # v came off
+    if gamma:
+        lap("ascent")  # v came off
     (correct,) = part.group.sum([_right(listener.logits, y)])
     return StepOutcome(total, correct)
 

@@ -18,6 +18,9 @@ import pytest
 
 from awpbench import recipes
 from awpbench.cli import main
+from awpbench.cli.train import _of_recipe
+from awpbench.config import TrainConfig
+from awpbench.defaults import resolve_training
 from awpbench.evaluation.statistics import wilson
 
 AT, AWP = "table1-cifar10-linf-at", "table1-cifar10-linf-at-awp"
@@ -227,6 +230,28 @@ def test_what_belongs_to_awp_goes_with_it(capsys: pytest.CaptureFixture[str]) ->
     config = json.loads(capsys.readouterr().out)["config"]
     assert config["awp_gamma"] == {"value": 0.0, "source": "default"}
     assert config["beta"] == {"value": 6.0, "source": "recipe table2-trades-awp"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["table1-cifar10-linf-at", "--norm", "L2", "--dataset", "digits"], {"eps": "0.5", "step_size": "0.05859375"}),
+        (["table1-cifar10-linf-at", "--dataset", "digits"], {"eps": "0.15", "step_size": "0.0375"}),
+        (["table2-rst", "--method", "trades", "--dataset", "digits"], {"unlabelled": None, "loss": None, "beta": 6.0}),
+        (["table2-pretraining", "--method", "at", "--dataset", "digits"], {"init_from": None, "loss": None}),
+        (
+            ["table2-pretraining", "--method", "at", "--schedule", "piecewise", "--dataset", "digits"],
+            {"lr_end": 0.0, "schedule": "piecewise"},
+        ),
+    ],
+)
+def test_what_a_flag_replaces_takes_along_what_depends_on_it(words: list[str], expected: dict[str, Any]) -> None:
+    recipe, *given = words
+    flags = dict.fromkeys(TrainConfig.model_fields) | {
+        {"--method": "defense"}.get(flag, flag[2:]): value for flag, value in zip(given[::2], given[1::2], strict=True)
+    }
+    config, _ = resolve_training(flags, named=_of_recipe(recipe, flags, {}, None))
+    assert {key: config.model_dump(mode="json")[key] for key in expected} == expected
 
 
 def test_a_recipe_needs_no_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,5 +111,5 @@ def test_the_parts_of_an_epoch_add_up_to_its_training_and_only_weight_perturbati
         parts = [line[f"{part}_seconds"] for part in PARTS]
         assert 0.5 * line["train_seconds"] < sum(parts) <= line["train_seconds"] + 0.004  # each is rounded
         assert line["attack_seconds"] > line["update_seconds"] / 10
-        assert (line["ascent_seconds"] > 0.002) == awp
+        assert (line["ascent_seconds"] > 0) == awp
     assert [told["timing"] for told in watcher.epochs] == lines
