@@ -41,6 +41,10 @@ GOES_WITH = {  # what of a recipe goes when a flag replaces another of its value
 RUN_FILES = (rundir.CONFIG, rundir.LAST, rundir.BEST, rundir.METRICS, rundir.TIMING, rundir.PROVENANCE)
 
 
+THREAT, DEFENSE, PERTURBATION, DATA = "Threat and attack", "Defense", "Weight perturbation", "Data"
+MODEL, OPTIMISER, REGULARISERS, MEASURING = "Model", "Optimiser", "Regularisers", "Measuring"
+
+
 def train(
     arch: Annotated[
         str | None,
@@ -49,77 +53,159 @@ def train(
         ),
     ] = None,
     *,
-    recipe: Annotated[str | None, typer.Option(help="A run of the AWP paper by name: awpbench list recipes.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A run of the AWP paper by name: awpbench list recipes.", rich_help_panel=DEFENSE)
+    ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="standard, at, trades, mart, finetuning or rst")
+        str | None,
+        typer.Option("--method", help="standard, at, trades, mart, finetuning or rst", rich_help_panel=DEFENSE),
     ] = None,
-    awp: Annotated[bool | None, typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.")] = None,
-    awp_gamma: Annotated[float | None, typer.Option(help="Size of the perturbation relative to the weights.")] = None,
-    awp_warmup: Annotated[int | None, typer.Option(help="Epochs without perturbation at the start.")] = None,
-    rwp: Annotated[bool | None, typer.Option("--rwp/--no-rwp", help="With random weight perturbation.")] = None,
-    awp_steps: Annotated[int | None, typer.Option(help="Ascent steps in the weights (K2).")] = None,
+    awp: Annotated[
+        bool | None,
+        typer.Option("--awp/--no-awp", help="With adversarial weight perturbation.", rich_help_panel=PERTURBATION),
+    ] = None,
+    awp_gamma: Annotated[
+        float | None,
+        typer.Option(help="Size of the perturbation relative to the weights.", rich_help_panel=PERTURBATION),
+    ] = None,
+    awp_warmup: Annotated[
+        int | None, typer.Option(help="Epochs without perturbation at the start.", rich_help_panel=PERTURBATION)
+    ] = None,
+    rwp: Annotated[
+        bool | None,
+        typer.Option("--rwp/--no-rwp", help="With random weight perturbation.", rich_help_panel=PERTURBATION),
+    ] = None,
+    awp_steps: Annotated[
+        int | None, typer.Option(help="Ascent steps in the weights (K2).", rich_help_panel=PERTURBATION)
+    ] = None,
     awp_alternations: Annotated[
-        int | None, typer.Option(help="Rounds of attack and ascent in the weights in a step (A).")
+        int | None,
+        typer.Option(help="Rounds of attack and ascent in the weights in a step (A).", rich_help_panel=PERTURBATION),
     ] = None,
-    awp_size: Annotated[str | None, typer.Option(help="l2 or l1: what measures the size of the perturbation.")] = None,
+    awp_size: Annotated[
+        str | None,
+        typer.Option(help="l2 or l1: what measures the size of the perturbation.", rich_help_panel=PERTURBATION),
+    ] = None,
     init_from: Annotated[
-        str | None, typer.Option(help="Checkpoint to start from (finetuning: its head is replaced).")
+        str | None,
+        typer.Option(help="Checkpoint to start from (finetuning: its head is replaced).", rich_help_panel=DEFENSE),
     ] = None,
-    loss: Annotated[str | None, typer.Option(help="Of finetuning and rst: at, trades or mart.")] = None,
-    unlabelled: Annotated[str | None, typer.Option(help="Of rst: file of images with pseudo-labels.")] = None,
-    unlabelled_fraction: Annotated[float | None, typer.Option(help="Of rst: their share of a batch.")] = None,
-    unlabelled_weight: Annotated[float | None, typer.Option(help="Of rst: lambda, the weight of their loss.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Of finetuning and rst: at, trades or mart.", rich_help_panel=DEFENSE)
+    ] = None,
+    unlabelled: Annotated[
+        str | None, typer.Option(help="Of rst: file of images with pseudo-labels.", rich_help_panel=DEFENSE)
+    ] = None,
+    unlabelled_fraction: Annotated[
+        float | None, typer.Option(help="Of rst: their share of a batch.", rich_help_panel=DEFENSE)
+    ] = None,
+    unlabelled_weight: Annotated[
+        float | None, typer.Option(help="Of rst: lambda, the weight of their loss.", rich_help_panel=DEFENSE)
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="cifar10, cifar100, svhn, mnist, fashion-mnist, digits, or the path of your own")
+        str | None,
+        typer.Option(
+            help="cifar10, cifar100, svhn, mnist, fashion-mnist, digits, or the path of your own", rich_help_panel=DATA
+        ),
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="Linf or L2")] = None,
-    eps: Annotated[str | None, typer.Option(help="Budget in pixels' units, such as 8/255.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the attack in training.")] = None,
-    step_size: Annotated[str | None, typer.Option(help="Step of the attack in training, such as 2/255.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the robust term of TRADES and MART.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf or L2", rich_help_panel=THREAT)] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Budget in pixels' units, such as 8/255.", rich_help_panel=THREAT)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the attack in training.", rich_help_panel=THREAT)] = None,
+    step_size: Annotated[
+        str | None, typer.Option(help="Step of the attack in training, such as 2/255.", rich_help_panel=THREAT)
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Weight of the robust term of TRADES and MART.", rich_help_panel=DEFENSE)
+    ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Channels of the first stage, to narrow or widen the model.")
+        int | None,
+        typer.Option(help="Channels of the first stage, to narrow or widen the model.", rich_help_panel=MODEL),
     ] = None,
-    normalization: Annotated[str | None, typer.Option(help="meanstd (the data set's) or none")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="meanstd (the data set's) or none", rich_help_panel=MODEL)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images.", rich_help_panel=OPTIMISER)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.", rich_help_panel=OPTIMISER)] = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.", rich_help_panel=OPTIMISER)] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="piecewise, cosine, cyclic, linear, one-drop, multi-decay")
+        str | None,
+        typer.Option(help="piecewise, cosine, cyclic, linear, one-drop, multi-decay", rich_help_panel=OPTIMISER),
     ] = None,
-    lr_end: Annotated[float | None, typer.Option(help="Learning rate at the end of the cosine.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
-    nesterov: Annotated[bool | None, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of SGD.")] = None,
-    l1: Annotated[float | None, typer.Option(help="Weight of the sum of |w| in the loss.")] = None,
+    lr_end: Annotated[
+        float | None, typer.Option(help="Learning rate at the end of the cosine.", rich_help_panel=OPTIMISER)
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.", rich_help_panel=OPTIMISER)] = None,
+    nesterov: Annotated[
+        bool | None, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum.", rich_help_panel=OPTIMISER)
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of SGD.", rich_help_panel=OPTIMISER)] = None,
+    l1: Annotated[
+        float | None, typer.Option(help="Weight of the sum of |w| in the loss.", rich_help_panel=REGULARISERS)
+    ] = None,
     l2: Annotated[
-        float | None, typer.Option(help="Weight decay of convolutions and linear layers, in place of --weight-decay.")
+        float | None,
+        typer.Option(
+            help="Weight decay of convolutions and linear layers, in place of --weight-decay.",
+            rich_help_panel=REGULARISERS,
+        ),
     ] = None,
     mixup: Annotated[
-        float | None, typer.Option(help="Mix pairs of images and labels with a share from Beta(a, a).")
+        float | None,
+        typer.Option(help="Mix pairs of images and labels with a share from Beta(a, a).", rich_help_panel=REGULARISERS),
     ] = None,
-    cutout: Annotated[int | None, typer.Option(help="Side of a square to black out, in pixels.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of the label spread over all classes.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of averaged weights, which are measured and saved.")] = None,
+    cutout: Annotated[
+        int | None, typer.Option(help="Side of a square to black out, in pixels.", rich_help_panel=REGULARISERS)
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of the label spread over all classes.", rich_help_panel=REGULARISERS)
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of averaged weights, which are measured and saved.", rich_help_panel=REGULARISERS),
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many measurements without a better best.pt.")
+        int | None,
+        typer.Option(help="Stop after so many measurements without a better best.pt.", rich_help_panel=REGULARISERS),
     ] = None,
-    augmentation: Annotated[str | None, typer.Option(help="crop-flip, crop-flip-rotate or none")] = None,
-    padding: Annotated[str | None, typer.Option(help="reflect or zero, before the crop")] = None,
-    train_examples: Annotated[int | None, typer.Option(help="Only the first so many training images.")] = None,
-    validation_examples: Annotated[int | None, typer.Option(help="Training images set aside for validation.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="crop-flip, crop-flip-rotate or none", rich_help_panel=DATA)
+    ] = None,
+    padding: Annotated[str | None, typer.Option(help="reflect or zero, before the crop", rich_help_panel=DATA)] = None,
+    train_examples: Annotated[
+        int | None, typer.Option(help="Only the first so many training images.", rich_help_panel=DATA)
+    ] = None,
+    validation_examples: Annotated[
+        int | None, typer.Option(help="Training images set aside for validation.", rich_help_panel=DATA)
+    ] = None,
     select_on: Annotated[
-        str | None, typer.Option(help="validation or test: what chooses best.pt; test is declared.")
+        str | None,
+        typer.Option(help="validation or test: what chooses best.pt; test is declared.", rich_help_panel=MEASURING),
     ] = None,
-    track_every: Annotated[int | None, typer.Option(help="Epochs between measurements of robustness.")] = None,
-    track_examples: Annotated[int | None, typer.Option(help="Training images whose robustness is measured.")] = None,
-    track_steps: Annotated[int | None, typer.Option(help="Steps of the PGD that measures.")] = None,
+    track_every: Annotated[
+        int | None, typer.Option(help="Epochs between measurements of robustness.", rich_help_panel=MEASURING)
+    ] = None,
+    track_examples: Annotated[
+        int | None, typer.Option(help="Training images whose robustness is measured.", rich_help_panel=MEASURING)
+    ] = None,
+    track_steps: Annotated[
+        int | None, typer.Option(help="Steps of the PGD that measures.", rich_help_panel=MEASURING)
+    ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16-attack (the attack in bfloat16), or bf16 (the update too).")
+        str | None,
+        typer.Option(
+            help="fp32, bf16-attack (the attack in bfloat16), or bf16 (the update too).", rich_help_panel=OPTIMISER
+        ),
     ] = None,
-    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="With torch.compile.")] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="With torch.compile.", rich_help_panel=OPTIMISER)
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Decides weights, data order, augmentation and attack starts.")
+        int | None,
+        typer.Option(help="Decides weights, data order, augmentation and attack starts.", rich_help_panel=OPTIMISER),
     ] = None,
     config: common.ConfigOption = None,
     out: Annotated[
