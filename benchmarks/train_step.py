@@ -29,7 +29,7 @@ from awpbench import defenses
 from awpbench.data.images import DataSet, ImageSet
 from awpbench.defaults import resolve_training
 from awpbench.threat import ThreatModel
-from awpbench.training.loop import eval_mode_copy, fresh
+from awpbench.training.state import eval_mode_copy, fresh
 from awpbench.training.step import training_step
 
 AUTHORS = {"at": AuthorsAT, "trades": AuthorsTrades}

@@ -20,7 +20,7 @@ from awpbench.evaluation.jobs import jobs
 from awpbench.reproduce.runs import Run
 from awpbench.reproduce.work import is_trained
 from awpbench.training.estimate import Estimate, estimate
-from awpbench.training.loop import fresh
+from awpbench.training.state import fresh
 
 PASSES_TIMED = 2  # of the step that is timed: one of the attack, one of the update
 BYTES_PER_PARAMETER = 12  # weights and momentum in last.pt, weights in best.pt

@@ -13,7 +13,8 @@ from awpbench.attack_model import AttackModel
 from awpbench.attacks.pgd import cross_entropy, input_gradient
 from awpbench.config import TrainConfig
 from awpbench.data.images import DataSet
-from awpbench.training.loop import eval_mode_copy, fresh, one_step
+from awpbench.training.loop import one_step
+from awpbench.training.state import eval_mode_copy, fresh
 
 LONGEST = 20.0  # seconds that the two timed steps should take together, about
 

@@ -7,44 +7,39 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
 
-from awpbench import checkpoints, defenses, rundir
+from awpbench import defenses, rundir
 from awpbench.attack_model import AttackModel
-from awpbench.checkpoints import ModelSpec
-from awpbench.config import Precision, TrainConfig
+from awpbench.config import TrainConfig
 from awpbench.data.augment import augment
 from awpbench.data.images import DataSet, ImageSet
-from awpbench.defaults import normalization_of
 from awpbench.defenses.base import Defense
 from awpbench.defenses.compat import repeated
-from awpbench.errors import CheckError, InputError, Interrupted
+from awpbench.errors import CheckError, Interrupted
 from awpbench.models.layers import layout
 from awpbench.randomness import BatchDraws, generator
 from awpbench.threat import ThreatModel
-from awpbench.training import distributed, start
+from awpbench.training import start
 from awpbench.training.batches import all_images, batch_weights, epoch_batches
 from awpbench.training.clock import StepClock
 from awpbench.training.distributed import ALONE, Group, Part
 from awpbench.training.measure import measure
-from awpbench.training.precision import Views, views
 from awpbench.training.regularisers import (
     average,
-    averaged_copy,
     l1_penalty,
     out_of_patience,
-    parameter_groups,
     regularised_batch,
     smoothed,
 )
+from awpbench.training.saving import mend_metrics, payload, resumed, save, save_last, write_metrics
 from awpbench.training.schedules import learning_rate
+from awpbench.training.state import State, Sums, eval_mode_copy, fresh
 from awpbench.training.step import StepOutcome, training_step
 
 MINUTES = 10.0  # between two saves of last.pt within an epoch
@@ -65,53 +60,6 @@ class Progress(Protocol):
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """Report a finished epoch: its line of metrics.jsonl, and its line of timing.jsonl under `timing`."""
-
-
-@dataclass
-class Sums:
-    """Running sums over an epoch, kept on the device; an interrupted epoch stores them in its checkpoint."""
-
-    loss: Tensor
-    correct: Tensor
-    n: int = 0
-
-    @classmethod
-    def zero(cls, device: torch.device) -> Sums:
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.float64, device=device)
-        )
-
-    def add(self, outcome: StepOutcome, n: int) -> None:
-        self.loss += outcome.loss * n
-        self.correct += outcome.correct
-        self.n += n
-
-
-@dataclass
-class State:
-    """What changes while a run goes on; `epoch` counts finished epochs, `step` the finished steps of the next one.
-
-    `averaged` is the copy of averaged weights of a run that keeps one.
-    """
-
-    model: nn.Module
-    optimizer: SGD
-    sums: Sums
-    views: Views
-    classes: int
-    averaged: nn.Module | None = None
-    epoch: int = 0
-    step: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    clock: StepClock = field(default_factory=StepClock)
-    last_good: str = ""  # what last.pt holds
-    saved_at: float = 0.0  # time.monotonic() of the last save
-
-    @property
-    def measured(self) -> nn.Module:
-        """The net that is measured and saved as `best.pt`."""
-        return self.model if self.averaged is None else self.averaged
 
 
 def train(
@@ -141,7 +89,7 @@ def train(
     """
     if resume:
         start.check_unlabelled(config, data)
-        state = _resumed(config, data, run, device, group)
+        state = resumed(config, data, run, device, group)
     else:
         config = start.bound(config, data)
         state = fresh(config, data, device, group)
@@ -149,10 +97,10 @@ def train(
     attack_model = eval_mode_copy(state, config)
     group.lead(begun)
     if resume:
-        group.lead(lambda: _mend_metrics(state, run))
+        group.lead(lambda: mend_metrics(state, run))
     else:
         group.lead(lambda: rundir.write_json(run / rundir.CONFIG, config.model_dump(mode="json")))
-        _save_last(state, config, data, run, group)
+        save_last(state, config, data, run, group)
     while state.epoch < config.epochs and not out_of_patience(state.metrics, state.best, config):
         started, resumed_at = time.perf_counter(), state.step
         batches = epoch_batches(config, data, state.epoch)
@@ -190,54 +138,6 @@ def train(
 
 def never() -> None:
     """Ask nobody: several processes stop between two steps, since each of them waits for the others within one."""
-
-
-def fresh(config: TrainConfig, data: DataSet, device: torch.device, group: Group = ALONE) -> State:
-    """Build a net with weights drawn from the seed, or loaded where a checkpoint is named, and its optimiser."""
-    spec = _model_spec(config, data)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = spec.build()
-    if config.init_from is not None:
-        start.fill(model, spec, config)
-    return _state(model, config, data, device, group)
-
-
-def eval_mode_copy(state: State, config: TrainConfig) -> AttackModel | None:
-    """Return the fast copy that a defense attacks in eval mode, None for an attack in train mode."""
-    if defenses.get(config.defense, config.loss).attack_mode == "train":
-        return None
-    precision: Precision = "fp32" if config.precision == "fp32" else "bf16-attack"
-    return AttackModel(state.model, precision, compile=config.compile)
-
-
-def _model_spec(config: TrainConfig, data: DataSet) -> ModelSpec:
-    mean, std = None, None
-    if config.normalization == "meanstd":
-        mean, std = data.normalization or normalization_of(config.dataset)
-    return ModelSpec(
-        architecture=config.architecture,
-        width=config.width,
-        classes=data.classes,
-        shape=data.shape,
-        mean=mean,
-        std=std,
-    )
-
-
-def _state(model: nn.Module, config: TrainConfig, data: DataSet, device: torch.device, group: Group) -> State:
-    model = distributed.fit(model, [len(batch) for batch in epoch_batches(config, data, 0)], group, device)
-    model = model.to(device=device, memory_format=layout(model))  # type: ignore[call-overload]
-    optimizer = SGD(
-        parameter_groups(model, weight_decay=config.weight_decay, l2=config.l2),
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    averaged = averaged_copy(model) if config.ema else None
-    seen = views(model, config.precision, compile=config.compile)
-    return State(model, optimizer, Sums.zero(device), seen, data.classes, averaged)
 
 
 def one_step(
@@ -357,7 +257,7 @@ def _halt_if_asked(
     due = group.rank == 0 and time.monotonic() - state.saved_at >= 60 * checkpoint_every
     number, save = group.largest([stop() or 0, int(due)])
     if number or save:
-        _save_last(state, config, data, run, group)
+        save_last(state, config, data, run, group)
     if not number:
         return
     where = f"epoch {state.epoch + 1} after step {state.step} of {steps}"
@@ -405,117 +305,10 @@ def _finish_epoch(
         state.best = {"epoch": state.epoch, "robust": robust, "selected_on": config.select_on}
     if out_of_patience(state.metrics, state.best, config):
         state.metrics[-1]["stopped_early"] = True
-    group.lead(lambda: _write_metrics(state, run))
+    group.lead(lambda: write_metrics(state, run))
     if better:
-        group.lead(lambda: _save(run / rundir.BEST, _payload(state, config, data, state.measured, group)))
-    _save_last(state, config, data, run, group)
-
-
-def _payload(state: State, config: TrainConfig, data: DataSet, model: nn.Module, group: Group) -> dict[str, Any]:
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
-        where = f"epoch {state.epoch}" + (f" and {state.step} steps" if state.step else "")
-        mend = f"Lower --lr or --awp-gamma; {state.last_good}."
-        raise CheckError(f"the weights are no longer finite after {where}", mend)
-    return {
-        "state_dict": _plain(model),
-        "model": asdict(_model_spec(config, data)),
-        "dataset": config.dataset,
-        "threat": {"norm": config.norm, "eps": config.eps.text},
-        "config": config.model_dump(mode="json"),
-        "epoch": state.epoch,
-        "step": state.step,
-        "best": state.best,
-        "metrics": state.metrics[-1] if state.metrics else {},
-        "processes": group.count,
-    }
-
-
-def _plain(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-
-
-def _save_last(state: State, config: TrainConfig, data: DataSet, run: Path, group: Group) -> None:
-    sums = state.sums
-    progress = {"loss": float(sums.loss), "correct": float(sums.correct), "n": sums.n}
-    more: dict[str, Any] = {"optimizer": state.optimizer.state_dict(), "progress": progress}
-    if state.averaged is not None:
-        more["averaged"] = _plain(state.averaged)
-    group.lead(lambda: _save(run / rundir.LAST, _payload(state, config, data, state.model, group) | more))
-    _note_save(state, run)
-
-
-def _save(path: Path, payload: dict[str, Any]) -> None:
-    try:
-        checkpoints.save(path, payload)
-    except OSError as error:
-        last, mend = path.parent / rundir.LAST, "Check the path, its permissions and the space left there."
-        if last.exists():
-            mend = f"{last} is still that of the last save. Free some space, then: awpbench resume {path.parent}"
-        raise InputError(f"{path} could not be written: {error.strerror}", mend) from error
-
-
-def _note_save(state: State, run: Path) -> None:
-    state.last_good = f"{run / rundir.LAST} holds epoch {state.epoch + 1} after step {state.step}"
-    state.saved_at = time.monotonic()
-
-
-def _resumed(config: TrainConfig, data: DataSet, run: Path, device: torch.device, group: Group) -> State:
-    saved = checkpoints.load(run / rundir.LAST)
-    if saved.config is None or TrainConfig(**saved.config) != config:
-        raise InputError(
-            f"{run / rundir.LAST} was trained with another configuration than {run / rundir.CONFIG}",
-            "Restore the run's config.json.",
-        )
-    if saved.optimizer is None or saved.progress is None:
-        raise InputError(
-            f"{run / rundir.LAST} holds no optimiser state", "Resume from a last.pt that awpbench train wrote."
-        )
-    state = _state(saved.build(), config, data, device, group)
-    state.optimizer.load_state_dict(saved.optimizer)
-    if state.averaged is not None:
-        if saved.averaged is None:
-            what = f"{run / rundir.LAST} holds no averaged weights"
-            raise InputError(what, "Resume from a last.pt that awpbench train wrote.")
-        state.averaged.load_state_dict(saved.averaged)
-    state.epoch, state.step, state.best = saved.epoch or 0, saved.step or 0, saved.best
-    sums = saved.progress
-    state.sums.loss += sums["loss"]
-    state.sums.correct += sums["correct"]
-    state.sums.n = sums["n"]
-    state.metrics = _saved_metrics(run / rundir.METRICS, state.epoch, saved.metrics)
-    _note_save(state, run)
-    return state
-
-
-def _saved_metrics(path: Path, epochs: int, last: Any) -> list[dict[str, Any]]:
-    """Read the lines of the epochs that were saved; what a torn write did to the `last` of them, or after it, is no
-    matter: the checkpoint holds that line too.
-    """
-    before = epochs - 1
-    if before < 1:
-        return [last][:epochs]
-    try:
-        found = [json.loads(line) for line in path.read_bytes().splitlines()[:before]]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing or damaged: {error}", "Restore it, or train again.") from None
-    if len(found) < before:
-        raise InputError(f"{path} has {len(found)} lines for {epochs} epochs", "Restore it, or train again.")
-    return [*found, last]
-
-
-def _mend_metrics(state: State, run: Path) -> None:
-    """Leave what the checkpoint knows in metrics.jsonl, where a kill or a torn write left more or less."""
-    path = run / rundir.METRICS
-    if state.metrics and not (path.exists() and path.read_bytes() == _metrics_text(state)):
-        _write_metrics(state, run)
-
-
-def _metrics_text(state: State) -> bytes:
-    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.metrics).encode()
-
-
-def _write_metrics(state: State, run: Path) -> None:
-    rundir.atomic_write(run / rundir.METRICS, _metrics_text(state))
+        group.lead(lambda: save(run / rundir.BEST, payload(state, config, data, state.measured, group)))
+    save_last(state, config, data, run, group)
 
 
 def _timing(state: State, train_seconds: float, track_seconds: float, steps: int) -> dict[str, Any]:
