@@ -63,8 +63,7 @@ class AttackModel:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits `(N, classes)` of images `(N, C, H, W)`; contiguous images get a contiguous gradient."""
-        if not self._settled:
-            self._settle(x)
+        self.settle(x)
         logits: Tensor
         if self._fast is not None:
             logits = self._fast(x)
@@ -106,8 +105,13 @@ class AttackModel:
         for fold in self._folds:
             fold.refresh(self._net)
 
-    def _settle(self, x: Tensor) -> None:
-        """Keep the faster of the two copies that gives the right logits; in bf16 there is only one that will do."""
+    def settle(self, x: Tensor) -> None:
+        """Keep the faster of the two copies that gives the right logits; in bf16 there is only one that will do.
+
+        The first call does so by itself; whoever watches calls does it before. Of the images only the shape matters.
+        """
+        if self._settled:
+            return
         if self._precision == "bf16-attack":
             self._lower()
         change = math.inf if self._fast is None else 0.0 if x.is_meta else self._change(x)

@@ -166,8 +166,10 @@ def draw(groups: Sequence[Group]) -> Figure:
     above.set_ylabel(f"robust accuracy ({', '.join(f'PGD-{each}' for each in steps)})")
     below.set_ylabel("gap, points")
     below.set_xlabel("epoch")
-    above.yaxis.set_major_formatter(lambda value, position: f"{value:.0%}")
-    below.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.0f}")
+    above.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.3g}%")
+    below.yaxis.set_major_formatter(lambda value, position: f"{100 * value:.3g}")
+    below.xaxis.get_major_locator().set_params(integer=True)
+    below.set_xlim(left=0)  # one measurement would else have fractions of epochs around it
     above.set_ylim(bottom=0)
     below.axhline(0, color="0.6", linewidth=0.8)
     for axes in (above, below):

@@ -231,6 +231,7 @@ class Attacker:
 
     def _probes(self, block: range, x: Tensor, y: Tensor) -> Arrays:
         """Make the extra computations of the audit."""
+        self._fast.settle(x)  # whose own backward passes are none of the net's
         self._part_passes.zero_()
         model, verify = self._counted(self.model), self._counted(self.verify)
         indices = [self._index(position) for position in block]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from awpbench import data
+from awpbench.errors import Interrupted
 from awpbench.evaluation import attacking
 from tests.evaluation import masks
 from tests.evaluation.conftest import settle
@@ -64,6 +65,22 @@ def test_a_sound_net_passes_with_autoattack_too(audited: Callable[..., dict[str,
     found = audited(robust, "pgd-20", "cw-inf", "spsa", "autoattack", spsa=16, autoattack=16)
     assert failed(found) == set()
     assert found.keys() >= CHECKS
+
+
+def test_an_evaluation_that_was_stopped_before_its_audit_is_judged_the_same(
+    attack: Attack, tmp_path: Path, robust: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Interrupted("stopped", "", signal_number=2)
+
+    config = settle("fgsm", "pgd-4", eps=str(LINF.eps), block=32, audit=True)
+    whole = attack(config, folder="whole", net=robust, images=DIGITS).document
+    with monkeypatch.context() as patched:
+        patched.setattr(attacking, "probe", stopped)
+        with pytest.raises(Interrupted):
+            attack(config, folder="pieces", net=robust, images=DIGITS)
+    assert whole["audit"]["verdict"] == "reliable"
+    assert attack(config, folder="pieces", net=robust, images=DIGITS).document == whole
 
 
 def test_gradients_that_vanish_beyond_a_radius_let_the_accuracy_rise_with_the_budget(
