@@ -206,7 +206,7 @@ def test_the_real_zoo_holds_the_budgets_of_robustbenchs_own_rows(shared: Path) -
     ],
 )
 def test_real_nets_are_built_without_a_network(name: str, norm: str | None, kind: str) -> None:
-    net = build(found(name, norm=norm)).eval()
+    net = build(found(name, dataset="cifar10", norm=norm)).eval()
     assert type(net).__name__ == kind
     with torch.no_grad():
         assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)
