@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tabulate import tabulate
 
-from awpbench.cli import common
+from awpbench.cli import common, training
 from awpbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,19 +76,13 @@ class _Hands:
 
     def load(self, config: TrainConfig, data_dir: Path | None) -> DataSet:
         """Load a data set, or take the one that was used last: neighbours in a plan share it."""
-        from awpbench.cli.train import _load
-
         key = (config.dataset, data_dir, config.validation_examples, config.train_examples, config.unlabelled)
         if self._last is None or self._last[0] != key:
-            self._last = (key, _load(config, str(data_dir) if data_dir else None, self._offline))
+            self._last = (key, training.load(config, str(data_dir) if data_dir else None, self._offline))
         return self._last[1]
 
     def train(self, config: TrainConfig, data: DataSet, folder: Path, *, resume: bool) -> None:
-        from awpbench.cli.train import _remove_old_run, _train
-
-        if not resume:
-            _remove_old_run(folder)
-        _train(config, data, folder, self._device, resume=resume, as_json=False)
+        training.train(config, data, folder, self._device, resume=resume, as_json=False)
 
     def evaluation(self, label: str) -> AbstractContextManager[runner.Progress]:
         from awpbench.cli.evaluation import EvaluationProgress
