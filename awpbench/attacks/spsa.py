@@ -29,16 +29,19 @@ def spsa(
     lr: float = 0.01,
     max_batch: int = 512,
     near: Callable[[Tensor], Model] | None = None,
+    look: Model | None = None,
 ) -> Tensor:
     """Minimise the margin with Adam on estimated gradients from the clean image; return `(N, C, H, W)` in [0, 1].
 
     Each gradient takes `samples` directions of +-1, drawn anew for every image and step, and two forward passes per
     direction. An image stops as soon as it is misclassified. `max_batch` bounds the images per forward pass. Every
     image has its own gradients, so its result depends on no other one. `near`, such as `AttackModel.near`, makes of an
-    image the function from differences to the logits there; by default the model takes the sum of both.
+    image the function from differences to the logits there; by default the model takes the sum of both. `look` says
+    whether an image is misclassified already, by default the model: where that is a copy of lower precision, an image
+    must not stop at the copy's word.
     """
     settings: dict[str, Any] = {"steps": steps, "samples": samples, "delta": delta, "lr": lr, "max_batch": max_batch}
-    return descend(model, x, y, threat=threat, generator=generator, near=near, **settings)[0]
+    return descend(model, x, y, threat=threat, generator=generator, near=near, look=look, **settings)[0]
 
 
 @torch.no_grad()
@@ -55,6 +58,7 @@ def descend(
     lr: float,
     max_batch: int,
     near: Callable[[Tensor], Model] | None = None,
+    look: Model | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return `spsa`'s images and the gradients that each took, `(N,)`."""
     x_adv, mean, square = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
@@ -63,7 +67,7 @@ def descend(
     for step in range(1, steps + 1):
         if not standing:
             break
-        looks = [margin(model(x_adv[some]), y[some]) for some in _chunks(standing, max_batch)]
+        looks = [margin((look or model)(x_adv[some]), y[some]) for some in _chunks(standing, max_batch)]
         standing = [i for i, ok in zip(standing, (torch.cat(looks) >= 0).tolist(), strict=True) if ok]  # NaN is fooled
         for i in standing:
             one = slice(i, i + 1)

@@ -223,6 +223,7 @@ def _run(
             model=subject.description,
             checkpoint=subject.checkpoint,
             training=subject.training,
+            tracked=subject.tracked,
             whole=whole,
             out=out,
             device=device,

@@ -189,7 +189,8 @@ class Attacker:
         settings: dict[str, Any] = {"steps": SPSA_STEPS, "samples": SPSA_SAMPLES, "delta": SPSA_DELTA, "lr": SPSA_LR}
         settings |= {"threat": self.threat, "generator": draws, "max_batch": self._config.block}
         x_adv, passes = x.clone(), torch.zeros((len(x), 3), dtype=torch.int64, device=x.device)
-        settings["near"] = self._near if self._config.precision != "fp32" else None
+        if self._config.precision != "fp32":
+            settings |= {"near": self._near, "look": self.verify}
         x_adv[correct], gradients = descend(self.model, x[correct], y[correct], **settings)
         looks = gradients + (gradients < SPSA_STEPS)
         passes[:, FORWARD] = 1

@@ -219,9 +219,11 @@ def _check_limits(limits: Any, attacks: tuple[str, ...]) -> None:
 
 def definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:
     """Return everything that decides what an attack does to an image, as plain values for result.json."""
-    if config.precision != "fp32" and attack != "clean":
-        return {**_definition(config, attack, classes), "precision": config.precision}
-    return _definition(config, attack, classes)
+    found = _definition(config, attack, classes)
+    if config.precision == "fp32" or attack == "clean":
+        return found
+    stops = {"stops_at": "the fp32 net's word"} if attack == "spsa" else {}
+    return {**found, **stops, "precision": config.precision}
 
 
 def _definition(config: EvalConfig, attack: str, classes: int) -> dict[str, Any]:

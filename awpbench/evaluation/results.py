@@ -98,6 +98,7 @@ def document(
     classes: int,
     partial: bool,
     training: Mapping[str, Any] | None,
+    tracked: Mapping[str, Any] | None,
     audit: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return result.json; it holds no time of day and no duration, so equal computations give equal documents.
@@ -121,6 +122,7 @@ def document(
         "precision": config.precision,
         "model": dict(model),
         "training": None if training is None else dict(training),
+        "tracked": None if tracked is None else dict(tracked),
         "attacks": attacks,
         "worst_case": worst_case(tables),
         "audit": dict(audit),

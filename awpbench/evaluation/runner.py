@@ -89,6 +89,7 @@ def evaluate(
     model: Mapping[str, Any],
     checkpoint: str | None,
     training: Mapping[str, Any] | None = None,
+    tracked: Mapping[str, Any] | None = None,
     whole: ImageSet | None = None,
     out: Path,
     device: torch.device,
@@ -101,7 +102,7 @@ def evaluate(
     """Attack a net on test images, all or the first of them, and write result.json, per_image.npz and timing.json.
 
     `model` is what result.json says of the net, `checkpoint` the hash of its file, `training` the configuration of the
-    run that made it (None: not ours), `whole` the test set that the images were chosen from. `stop` is asked at every
+    run that made it (None: not ours), `tracked` what that run measured when it was saved, `whole` the test set that the images were chosen from. `stop` is asked at every
     forward pass; when it returns a signal's number, Interrupted is raised, and the same call continues where it
     stopped. Several processes, each with a `share`, write into one folder; whichever finds all blocks there assembles
     the result. A finished evaluation is returned as it is. Raises RefusedError where `out` holds another one and
@@ -132,7 +133,12 @@ def evaluate(
             if missing := run.collect(shards):
                 return Unfinished(missing, sum(len(run.blocks(job)) for job in run.jobs))
             partial = config.partial(len(images)) or len(images) < len(whole or images)
-            settings: dict[str, Any] = {"classes": classes, "partial": partial, "training": training}
+            settings: dict[str, Any] = {
+                "classes": classes,
+                "partial": partial,
+                "training": training,
+                "tracked": tracked,
+            }
             settings["audit"] = run.audit(identity["weights"], hashes.of_weights(net))
             document = run.write(out, model, {**known, "evaluation": key}, **settings)
             shards.remove()

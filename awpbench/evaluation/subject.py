@@ -36,6 +36,7 @@ class Subject:
     brings: dict[str, str]
     folder: Path  # of its evaluations
     training: dict[str, Any] | None = None  # the configuration of the run of ours that made it
+    tracked: dict[str, Any] | None = None  # what that run measured at this checkpoint's epoch
     prefix: str = ""  # of an evaluation's name within the folder
     untold: Checkpoint | None = None  # a foreign state dict that does not tell its preprocessing: `net` has none
 
@@ -73,6 +74,7 @@ def from_checkpoint(
         brings=known(dataset=loaded.dataset, norm=loaded.threat_norm, eps=loaded.threat_eps),
         folder=path.parent / rundir.EVAL if in_run else results_folder(path.stem),
         training=loaded.config,
+        tracked=loaded.metrics if isinstance(loaded.metrics, dict) and not loaded.step else None,
         prefix=f"{path.stem}-" if in_run else "",
         untold=loaded if untold else None,
     )

@@ -119,6 +119,22 @@ def test_an_image_stops_as_soon_as_it_is_fooled(smooth_net: nn.Module, few_image
     assert calls == 1  # the look at all five
 
 
+def test_an_image_does_not_stop_at_the_word_of_an_imprecise_copy(
+    smooth_net: nn.Module, few_images: tuple[Tensor, Tensor]
+) -> None:
+    """A copy that holds every image for fooled would leave all of them as they are."""
+    x, y = few_images[0], smooth_net(few_images[0]).argmax(1)
+
+    def wrong(x: Tensor) -> Tensor:
+        return -smooth_net(x)
+
+    settings = {"threat": THREAT, "steps": 6, "samples": 16, "near": lambda x: lambda d: smooth_net(x + d)}
+    deceived = spsa(wrong, x, y, generator=ImageDraws(0, "spsa", range(5)), **settings)
+    attacked = spsa(wrong, x, y, generator=ImageDraws(0, "spsa", range(5)), look=smooth_net, **settings)
+    assert torch.equal(deceived, x)
+    assert torch.equal(attacked, run(smooth_net, x, y, list(range(5))))
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_it_lowers_the_margin_within_the_ball(norm: str, smooth_net: nn.Module) -> None:
     with torch.random.fork_rng():

@@ -102,6 +102,9 @@ def test_every_attack_is_defined_completely() -> None:
         "start": "clean",
         "scored": "any",
     }
+    halved, _ = resolve_evaluation({**THREAT, "suite": "full", "precision": "bf16-attack"})
+    told = {"stops_at": "the fp32 net's word", "precision": "bf16-attack"}
+    assert definition(halved, "spsa", 10) == {**found["spsa"], **told}
     assert found["autoattack"]["version"] == "standard"
     assert found["autoattack"]["implementation"].startswith("pyautoattack 0.")
 

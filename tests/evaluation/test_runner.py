@@ -50,7 +50,7 @@ def test_a_result_holds_what_the_architecture_document_lists(attack: Attack, tmp
     assert json.loads((tmp_path / "result" / "result.json").read_text()) == found
     assert list(found) == [
         "schema_version", "suite", "suite_version", "dataset", "norm", "eps", "n", "partial", "seed", "dialect",
-        "block", "precision", "model", "training", "attacks", "worst_case", "audit", "counts", "hashes",
+        "block", "precision", "model", "training", "tracked", "attacks", "worst_case", "audit", "counts", "hashes",
     ]  # fmt: skip
     assert (found["n"], found["partial"], found["eps"]) == (16, True, "0.02")
     clean = found["attacks"]["clean"]
