@@ -102,13 +102,13 @@ def evaluate(
     """Attack a net on test images, all or the first of them, and write result.json, per_image.npz and timing.json.
 
     `model` is what result.json says of the net, `checkpoint` the hash of its file, `training` the configuration of the
-    run that made it (None: not ours), `tracked` what that run measured when it was saved, `whole` the test set that the images were chosen from. `stop` is asked at every
-    forward pass; when it returns a signal's number, Interrupted is raised, and the same call continues where it
-    stopped. Several processes, each with a `share`, write into one folder; whichever finds all blocks there assembles
-    the result. A finished evaluation is returned as it is. Raises RefusedError where `out` holds another one and
-    `force` is not given or another process works on this one, InputError for a net that fails or does not give
-    `classes` logits, CheckError when an attack left its ball or the clean accuracy is not `expect_clean` percent,
-    UsageError where a block does not fit into memory.
+    run that made it (None: not ours), `tracked` what that run measured when it was saved, `whole` the test set that the
+    images were chosen from. `stop` is asked at every forward pass; when it returns a signal's number, Interrupted is
+    raised, and the same call continues where it stopped. Several processes, each with a `share`, write into one folder;
+    whichever finds all blocks there assembles the result. A finished evaluation is returned as it is. Raises
+    RefusedError where `out` holds another one and `force` is not given or another process works on this one, InputError
+    for a net that fails or does not give `classes` logits, CheckError when an attack left its ball or the clean
+    accuracy is not `expect_clean` percent, UsageError where a block does not fit into memory.
     """
     config.check_examples(len(images))
     run = _Run(net.to(device), images, config, classes, device, progress, stop, share)
