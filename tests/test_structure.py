@@ -24,7 +24,8 @@ LAYERS = (
     ("models", "threat"),
     ("foreign", "attacks", "data", "differences"),
     ("defenses", "weight_perturbation", "checkpoints", "attack_model"),
-    ("training", "evaluation", "analysis", "leaderboard"),
+    ("training", "evaluation", "analysis"),
+    ("leaderboard",),
     ("reproduce",),
     ("cli",),
 )

@@ -68,24 +68,11 @@ def add(
     """Add the row of a finished evaluation, or supersede the one it repeats."""
     from awpbench.leaderboard.store import write_row
 
-    _check(result)
     path, outcome = write_row(result, file=file, card=card)
     if as_json:
         common.print_json({"file": str(path), "outcome": outcome})
     else:
         common.print_text(f"{outcome} a row in {path}")
-
-
-def _check(result: Path) -> None:
-    """Raise CheckError for a result that does not follow from the images beside it, where it holds its own hash."""
-    from awpbench import rundir
-    from awpbench.evaluation.results import Result
-
-    folder = result if result.is_dir() else result.parent
-    if (folder / rundir.PER_IMAGE).exists():
-        found = Result.read(folder)
-        if "document" in found.document["hashes"]:
-            found.check()
 
 
 def _read(file: str | None) -> Board:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from filelock import FileLock, Timeout
 
 from awpbench import rundir
 from awpbench.errors import InputError, RefusedError
-from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Row, board_of, card_of, checked
+from awpbench.leaderboard.details import FOLDER, checked
+from awpbench.leaderboard.migrations import migrated
+from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Row, board_of, card_of
 
 FILE = "leaderboard.json"
 VARIABLE = "AWPBENCH_LEADERBOARD"
@@ -40,7 +43,12 @@ def read(path: Path) -> Board:
     if isinstance(version, int) and version > SCHEMA_VERSION:
         what = f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}"
         raise InputError(what, "Update awpbench; the file was not changed.")
-    return checked(Board, document, str(path), "Undo the last edit of the file; rows are never written by hand.")
+    return checked(
+        Board,
+        migrated(document, SCHEMA_VERSION),
+        str(path),
+        "Undo the last edit of the file; rows are never written by hand.",
+    )
 
 
 def canonical(board: Board) -> bytes:
@@ -75,14 +83,28 @@ def upsert(path: Path, row: Row) -> str:
     return outcome
 
 
-def load_row(result: Path, card: str | None = None) -> Row:
+def load_row(result: Path, card: str | None = None, *, root: Path | None = None) -> Row:
     """Build the row of a result.json, named itself or by its folder; `card` is a TOML file.
 
-    Raises InputError where a file is missing, broken or does not fit, CheckError where the result holds NaN.
+    The row says where the result lies where that is below `root`, the leaderboard's folder. Raises InputError where a
+    file is missing, broken or does not fit, CheckError where the result is not as it was written or holds NaN.
     """
-    file = result / rundir.RESULT if result.is_dir() else result
-    document = _json_object(file, "Name a result.json, or the folder that awpbench eval wrote.")
-    return Row.from_result(document, None if card is None else _card(Path(card)))
+    from awpbench.evaluation.results import Result  # numpy, which printing does not need
+
+    folder = result if result.is_dir() else result.parent
+    found = Result.read(folder)
+    found.check()
+    below = None if root is None else _below(folder, root)
+    return Row.from_result(found.document, found.arrays, None if card is None else _card(Path(card)), folder=below)
+
+
+def _below(folder: Path, root: Path) -> str | None:
+    """Return where a folder lies within another one, or None where it does not, or has a name that rows cannot hold."""
+    try:
+        inside = folder.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return None
+    return inside if re.match(FOLDER, inside) else None
 
 
 def check_targets(*, file: str | None, card: str | None) -> None:
@@ -106,8 +128,8 @@ def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[
 
     Raises what `load_row` and `upsert` raise.
     """
-    row = load_row(result_dir, card)
     path = find(file)
+    row = load_row(result_dir, card, root=path.resolve().parent)
     return path, upsert(path, row)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from awpbench.evaluation.results import Table, digest, key_told, worst_case
+from awpbench.evaluation.shards import npz_bytes
+from awpbench.evaluation.statistics import wilson as exact_wilson
 from awpbench.leaderboard.row import Row
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
@@ -100,14 +107,59 @@ def named(name: str, **changes: Any) -> dict[str, Any]:
     return result(model=model, hashes=hashes, **changes)
 
 
+def outcomes(document: dict[str, Any]) -> dict[str, npt.NDArray[np.bool_]]:
+    """The arrays of per_image.npz that a row needs: the first `correct` images withstand each attack."""
+    attacks = document["attacks"] if isinstance(document["attacks"], dict) else {}
+    known = {name: found for name, found in attacks.items() if isinstance(found, dict)}
+    return {f"{name}.fooled": np.arange(found["n"]) >= found["correct"] for name, found in known.items()}
+
+
+def built(document: dict[str, Any], card: dict[str, Any] | None = None) -> Row:
+    """The row of a result.json, with outcomes that fit it."""
+    return Row.from_result(document, outcomes(document), card)
+
+
 def row(name: str = "a", **changes: Any) -> Row:
     """The row of a net that awpbench did not train."""
-    return Row.from_result(named(name, **changes))
+    return built(named(name, **changes))
 
 
 def write_run(root: Path, folder: str = "best-full-v1.0", **changes: Any) -> Path:
-    """Write a run folder with one evaluation; return the evaluation's folder."""
+    """Write a run folder with one evaluation, as `awpbench eval` does; return the evaluation's folder."""
     evaluation = root / "cifar10-prn18-w16-at-awp-s0" / "eval" / folder
     evaluation.mkdir(parents=True)
-    (evaluation / "result.json").write_text(json.dumps(result(**{"training": config(), **changes})))
+    write_result(evaluation, result(**{"training": config(), **changes}))
     return evaluation
+
+
+def write_result(folder: Path, document: dict[str, Any]) -> None:
+    """Write result.json and per_image.npz with the hashes that tie them together."""
+    n = max(found["n"] for found in document["attacks"].values())
+    arrays: dict[str, Any] = {"index": np.arange(n), "label": np.zeros(n, dtype=np.int64)}
+    fooled = outcomes(document)
+    arrays["clean.prediction"] = fooled["clean.fooled"].astype(np.int64)
+    for name in document["attacks"]:
+        arrays[f"{name}.fooled"] = fooled[f"{name}.fooled"]
+    tables = {name: Table.empty(found["n"]) for name, found in document["attacks"].items()}
+    for name, table in tables.items():
+        table.fooled[:] = fooled[f"{name}.fooled"]
+        scored = score(document["attacks"][name])
+        document = {**document, "attacks": {**document["attacks"], name: {**document["attacks"][name], **scored}}}
+    if "autoattack" in document["attacks"]:
+        parts = np.where(fooled["autoattack.fooled"], "apgd-ce", "").astype("U8")
+        arrays["autoattack.part"] = parts
+        document["attacks"]["autoattack"] |= {"parts": {"apgd-ce": score(document["attacks"]["autoattack"])}}
+    data = npz_bytes(arrays)
+    hashes = {**document["hashes"], "answers": "a" * 64, "per_image": hashlib.sha256(data).hexdigest()}
+    document = {**document, "block": 64, "worst_case": worst_case(tables), "hashes": hashes}
+    document["hashes"] |= {"evaluation": key_told(document)}
+    document["hashes"] |= {"document": digest(document)}
+    (folder / "per_image.npz").write_bytes(data)
+    (folder / "result.json").write_text(json.dumps(document))
+
+
+def score(found: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy and interval as `awpbench eval` rounds them."""
+    n, correct = found["n"], found["correct"]
+    interval = [round(bound, 6) for bound in exact_wilson(correct, n)]
+    return {"n": n, "correct": correct, "accuracy": round(correct / n, 6), "interval": interval}

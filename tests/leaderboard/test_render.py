@@ -30,7 +30,7 @@ def ranked(board_rows: tuple[Row, ...]) -> list[list[tuple[str, str]]]:
 def test_the_markdown_table_of_known_rows() -> None:
     attacks = {"clean": crafted.attack("clean", 240, 300), "pgd-20": crafted.attack("pgd-20", 55, 300)}
     changes = {"suite": "quick", "attacks": attacks}
-    ours = Row.from_result({**crafted.result(**changes), "training": crafted.config(awp_warmup=5)})
+    ours = crafted.built({**crafted.result(**changes), "training": crafted.config(awp_warmup=5)})
     foreign = quick("foreign_net", 60)
     rows = [
         "| rank   | model                           | defense   | AWP                 | architecture     |"
@@ -122,13 +122,13 @@ def test_an_incomplete_autoattack_is_shown_as_such_and_ranks_nothing() -> None:
     ],
 )
 def test_rows_that_cannot_be_compared_stand_in_tables_of_their_own(changes: dict[str, Any]) -> None:
-    other = Row.from_result(crafted.result(**changes))
+    other = crafted.built(crafted.result(**changes))
     assert [len(table.rows) for table in tables(board_of((crafted.row(), other)))] == [1, 1]
 
 
 def test_tables_of_other_images_have_other_titles_and_other_lines() -> None:
     hashes = crafted.result()["hashes"]
-    board = board_of((crafted.row("a"), Row.from_result(crafted.result(hashes=hashes | {"indices": "0" * 64}))))
+    board = board_of((crafted.row("a"), crafted.built(crafted.result(hashes=hashes | {"indices": "0" * 64}))))
     titles = [table.title for table in tables(board)]
     assert [title.split(", ")[3] for title in titles] == ["images 00000000", "images 11111111"]
     lines = list(csv.DictReader(io.StringIO(render(board, "csv"))))
@@ -240,7 +240,7 @@ def test_plain_text_holds_no_control_character(text: str) -> None:
 
 @given(TEXT)
 def test_a_card_of_hostile_text_survives_the_file(text: str) -> None:
-    row = Row.from_result(crafted.result(), {"name": text, "authors": text, "venue": text})
+    row = crafted.built(crafted.result(), {"name": text, "authors": text, "venue": text})
     data = store.canonical(board_of((row,)))
     assert data.isascii()
     assert json.loads(data)["rows"][0]["name"] == text

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from awpbench import rundir
 from awpbench.errors import CheckError, InputError, RefusedError
 from awpbench.leaderboard import store
-from awpbench.leaderboard.row import Board, board_of, checked
+from awpbench.leaderboard.details import checked
+from awpbench.leaderboard.row import Board, board_of
 from tests.leaderboard import crafted
 
 ROWS = tuple(crafted.row(name) for name in "abcdef")
@@ -150,8 +151,8 @@ def backwards(value: Any) -> Any:
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_keys_in_a_result() -> None:
-    there = crafted.Row.from_result({**crafted.result(), "training": crafted.config()})
-    back = crafted.Row.from_result({**backwards(crafted.result()), "training": backwards(crafted.config())})
+    there = crafted.crafted.built({**crafted.result(), "training": crafted.config()})
+    back = crafted.crafted.built({**backwards(crafted.result()), "training": backwards(crafted.config())})
     assert store.canonical(board_of((back,))) == store.canonical(board_of((there,)))
 
 

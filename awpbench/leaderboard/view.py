@@ -1,0 +1,217 @@
+"""What a leaderboard shows: groups of comparable rows, each with its ranks and AWP's gain, filtered and sorted.
+
+Every format and the page draw from here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from awpbench.evaluation.statistics import mcnemar, paired_difference
+from awpbench.leaderboard.attacks import beside, in_columns, strongest, told
+from awpbench.leaderboard.derived import hash_of
+from awpbench.leaderboard.details import Details
+from awpbench.leaderboard.row import Board, Reported, Row
+
+WEIGHT_PERTURBATION = {"awp_steps", "awp_alternations", "awp_size"}  # of config.json: a run without AWP has no use of
+
+
+class Group(NamedTuple):
+    """What rows share to be ranked together: images, threat, suite, the definitions of all attacks, and the n of the
+    attack that ranks.
+    """
+
+    dataset: str
+    norm: str
+    eps: str
+    data: str
+    indices: str
+    suite: str
+    series: str
+    dialect: str
+    ranked_by: str
+    definitions: str
+    n: int
+
+    @classmethod
+    def of(cls, row: Details) -> Group:
+        """Return the group of a row."""
+        name = strongest(row.attacks)
+        ranking = {each: attack.definition for each, attack in row.attacks.items() if not beside(each)}
+        data, indices = str(row.hashes["data"]), str(row.hashes["indices"])
+        threat = (row.dataset, row.norm, row.eps, data, indices)
+        of_suite = (row.suite, row.suite_series, row.dialect, name, json.dumps(ranking))
+        return cls(*threat, *of_suite, row.attacks[name].n)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name the group."""
+        return hash_of(self._asdict())[:16]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What AWP adds to the accuracy under the attack that ranks, against the row `without` of the same run without it.
+
+    A difference of fractions on the same n images, its 95 % interval (Bonett and Price 2012), the images that only one
+    of the two gets right, and the p of the exact McNemar test.
+    """
+
+    without: str
+    difference: float
+    interval: tuple[float, float]
+    only_with: int
+    only_without: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measured row in its group: `rank` is the best and the worst place that its interval allows."""
+
+    row: Row
+    rank: tuple[int, int]
+    gain: Gain | None
+
+    @property
+    def details(self) -> Details:
+        """What was measured."""
+        return self.row.awpbench
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A group of comparable rows, best first unless sorted otherwise. `total` counts those that a filter left out."""
+
+    group: Group
+    lines: tuple[Line, ...]
+    total: int
+
+    @property
+    def title(self) -> str:
+        """What the rows share, on one line."""
+        group = self.group
+        images = f"{group.n} images" + (" (part of the test set)" if any(x.details.partial for x in self.lines) else "")
+        threat = f"{group.dataset}, {group.norm} {group.eps}, data {group.data[:8]}, images {group.indices[:8]}"
+        suite = f"suite {group.suite} {group.series}, dialect {group.dialect}"
+        shown = "" if len(self.lines) == self.total else f"; {len(self.lines)} of {self.total} rows shown"
+        return f"{threat}, {suite}; ranked by {group.ranked_by} on {images}{shown}"
+
+    @property
+    def notes(self) -> list[str]:
+        """How each attack is defined: step, start and all the rest."""
+        return [f"{name}: {told(how)}" for name, how in json.loads(self.group.definitions).items() if how]
+
+    @property
+    def attacks(self) -> list[str]:
+        """The attacks of all lines, in the order of their columns."""
+        found = {name: attack for line in self.lines for name, attack in line.details.attacks.items()}
+        return list(in_columns(found))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows are shown: None leaves a question open."""
+
+    dataset: str | None = None
+    norm: str | None = None
+    defense: str | None = None
+    awp: bool | None = None
+    architecture: str | None = None
+    extra_data: bool | None = None
+
+    def takes(self, row: Row) -> bool:
+        """Tell whether a measured row is shown."""
+        details = row.awpbench
+        named = {"dataset": details.dataset, "norm": details.norm, "defense": details.defense}
+        if any(getattr(self, key) not in (None, value) for key, value in named.items()):
+            return False
+        if self.architecture not in (None, details.architecture, row.architecture):
+            return False
+        with_awp = details.awp is not None if details.defense is not None else None
+        return (self.awp is None or self.awp is with_awp) and self.extra_data in (None, row.additional_data)
+
+    def takes_reported(self, row: Reported) -> bool:
+        """Tell whether a reported row is shown: it says nothing of defense and AWP."""
+        if self.defense is not None or self.awp is not None:
+            return False
+        keys = row.keys
+        asked: dict[str, object] = {"dataset": row.awpbench.dataset, "norm": row.awpbench.threat}
+        asked |= {"architecture": keys.get("architecture"), "extra_data": keys.get("additional_data")}
+        return all(getattr(self, key) in (None, value) for key, value in asked.items())
+
+
+EVERYTHING = Selection()
+
+
+def rankings(board: Board, selection: Selection = EVERYTHING) -> list[Ranking]:
+    """Return the groups of the measured rows that count. Ranks and gains are those among all rows of a group."""
+    groups: dict[Group, list[Row]] = defaultdict(list)
+    for row in board.measured:
+        if row.awpbench.retracted is None:
+            groups[Group.of(row.awpbench)].append(row)
+    found = []
+    for group in sorted(groups):
+        lines = _ranked(groups[group], group.ranked_by)
+        shown = [line for line in lines if selection.takes(line.row)]
+        if shown:
+            found.append(Ranking(group, tuple(shown), len(lines)))
+    return found
+
+
+def retracted(board: Board) -> list[Row | Reported]:
+    """Return the rows that do not count any more."""
+    return [row for row in board.rows if row.awpbench.retracted is not None]
+
+
+def _ranked(rows: Iterable[Row], ranked_by: str) -> list[Line]:
+    ordered = sorted(rows, key=lambda row: (-row.awpbench.attacks[ranked_by].correct, row.awpbench.id))
+    ranks = rank_ranges([row.awpbench.attacks[ranked_by].interval for row in ordered])
+    baselines = _baselines(ordered)
+    return [Line(row, rank, _gain(row.awpbench, baselines)) for row, rank in zip(ordered, ranks, strict=True)]
+
+
+def rank_ranges(intervals: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Return for each interval the best and the worst rank that it allows.
+
+    A row is certainly behind another one only where the intervals do not overlap.
+    """
+    lows, highs = sorted(low for low, _ in intervals), sorted(high for _, high in intervals)
+    total = len(intervals)
+    above = [total - bisect.bisect_right(lows, high) for _, high in intervals]  # those whose low is over my high
+    below = [bisect.bisect_left(highs, low) for low, _ in intervals]
+    return [(1 + up, total - down) for up, down in zip(above, below, strict=True)]
+
+
+Run = tuple[str | None, str | None, str]
+
+
+def _run(row: Details) -> Run:
+    """Name the run but for its weight perturbation, and the checkpoint of it."""
+    train = {key: value for key, value in (row.train or {}).items() if key not in WEIGHT_PERTURBATION}
+    return row.defense, row.selection, json.dumps(train, sort_keys=True)
+
+
+def _baselines(rows: Iterable[Row]) -> dict[Run, Details]:
+    """Return the rows of runs without any weight perturbation."""
+    plain = [row.awpbench for row in rows if row.awpbench.train is not None and row.awpbench.awp is None]
+    return {_run(row): row for row in plain if not (row.train or {}).get("rwp")}
+
+
+def _gain(row: Details, baselines: dict[Run, Details]) -> Gain | None:
+    without = baselines.get(_run(row)) if row.awp is not None else None
+    if without is None:
+        return None
+    ours, theirs = row.standing, without.standing
+    if ours is None or theirs is None:
+        return None
+    n = len(ours)
+    more = sum(ok and not other for ok, other in zip(ours, theirs, strict=True))
+    less = sum(other and not ok for ok, other in zip(ours, theirs, strict=True))
+    interval = paired_difference(more, less, n)
+    return Gain(without.id, (more - less) / n, interval, more, less, mcnemar(more, less))
