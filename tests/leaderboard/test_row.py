@@ -344,8 +344,8 @@ def test_a_row_obeys_the_published_schema_and_a_broken_one_does_not() -> None:
     document = {"schema_version": 2, "rows": [crafted.row().document()]}
     jsonschema.validate(document, schema)
     document["rows"][0]["clean_acc"] = 81.33
-    with pytest.raises(jsonschema.ValidationError, match=r"81\.33"):
-        jsonschema.validate(document, schema)
+    (found,) = jsonschema.Draft202012Validator(schema).iter_errors(document)
+    assert "81.33 is not of type 'string'" in [error.message for error in found.context or []]
 
 
 # RobustBench's own files
