@@ -16,6 +16,7 @@ from awpbench.cli.data import app as data_app
 from awpbench.cli.eval import eval_command
 from awpbench.cli.inspect import inspect_command
 from awpbench.cli.leaderboard import app as leaderboard_app
+from awpbench.cli.leaderboard_rows import ROW_COMMANDS
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.report import report_command
 from awpbench.cli.reproduce import reproduce
@@ -42,6 +43,8 @@ app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("inspect")(inspect_command)
 app.command("reproduce")(reproduce)
+for command in ROW_COMMANDS:
+    leaderboard_app.command()(command)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")

@@ -170,8 +170,7 @@ def eval_command(
         check_clean(expect_clean, clean["correct"], clean["n"], len(whole))
     _report(finished, where, as_json)
     if settled.suite and not no_row:
-        path, outcome = write_row(where, file=file, card=card)
-        common.note(f"{outcome} its row in {path}")
+        common.note(str(write_row(where, file=file, card=card)))
     if strict and finished.document["audit"]["verdict"] != "reliable":
         raise CheckError("the audit does not find this evaluation reliable", "See its findings above.")
 

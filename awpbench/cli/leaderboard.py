@@ -1,9 +1,8 @@
-"""`awpbench leaderboard`: print the leaderboard, or add a finished evaluation to it."""
+"""`awpbench leaderboard`: print the leaderboard."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from awpbench.leaderboard.render import Table
     from awpbench.leaderboard.row import Board
 
-app = typer.Typer(help="Print the leaderboard, or add a result to it.")
+app = typer.Typer(help="Print the leaderboard, add a result to it, look after its rows.")
 
 FileOption = Annotated[
     str | None,
@@ -55,24 +54,6 @@ def leaderboard(
         from awpbench.leaderboard.render import render
 
         common.print_text(render(board, chosen))
-
-
-@app.command()
-def add(
-    result: Annotated[Path, typer.Argument(help="A result.json, or the folder that eval wrote.", show_default=False)],
-    *,
-    card: Annotated[str | None, typer.Option(help="TOML file: link, name, authors, venue, additional_data.")] = None,
-    file: FileOption = None,
-    as_json: common.JsonOption = False,
-) -> None:
-    """Add the row of a finished evaluation, or supersede the one it repeats."""
-    from awpbench.leaderboard.store import write_row
-
-    path, outcome = write_row(result, file=file, card=card)
-    if as_json:
-        common.print_json({"file": str(path), "outcome": outcome})
-    else:
-        common.print_text(f"{outcome} a row in {path}")
 
 
 def _read(file: str | None) -> Board:

@@ -237,7 +237,7 @@ class ReportedDetails(Strict):
     threat: Threat
     eps: Eps | None
     source: Source
-    history: tuple[Event, ...] = ()
+    history: tuple[Event, ...] = Field(default=(), strict=False)  # a list, once the keys were told apart
     retracted: Retraction | None = None
     digest: Digest | None = Field(default=None, description="SHA-256 of all the rest of the row")
 

@@ -15,7 +15,7 @@ from awpbench.leaderboard.derived import hash_of
 def migrated(document: dict[str, Any], version: int) -> dict[str, Any]:
     """Bring a document of an older version to `version`, the current one; others are returned as they are."""
     found = document.get("schema_version")
-    while isinstance(found, int) and found in STEPS and found < version:
+    while type(found) is int and found in STEPS and found < version:  # true equals 1
         document, found = {**STEPS[found](document), "schema_version": found + 1}, found + 1
     return document
 
@@ -30,6 +30,8 @@ def _row_from_1(row: Any) -> Any:
     if not isinstance(row, dict) or not isinstance(row.get("awpbench"), dict):
         return row
     old = dict(row["awpbench"])
+    if {"kind", "history", "retracted", "digest"} & old.keys():  # not of version 1: its digest is not to be made anew
+        return {**row, "awpbench": {**old, "kind": None}}
     new: dict[str, Any] = {"kind": "measured"}
     for key, value in old.items():
         new[key] = value
@@ -38,7 +40,10 @@ def _row_from_1(row: Any) -> Any:
             new["result"] = None
     event = {"date": None, "action": "migrated", "digest": None, "reported": row.get("reported")}
     new |= {"history": [{**event, "reason": "from schema version 1"}], "retracted": None, "digest": None}
-    return {**row, "awpbench": {**new, "digest": hash_of({**row, "awpbench": new})}}
+    try:
+        return {**row, "awpbench": {**new, "digest": hash_of({**row, "awpbench": new})}}
+    except ValueError:  # NaN or infinity, which whoever reads the row refuses
+        return row
 
 
 STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}

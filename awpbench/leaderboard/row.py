@@ -8,7 +8,7 @@ that says where they come from.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -55,7 +55,7 @@ class _Row(Strict):
         """Return the row as it stands in the file: plain values, one key order."""
         return self.model_dump(mode="json")
 
-    def sealed(self, *, history: tuple[Event, ...] | None = None, retracted: Retraction | None = None) -> Any:
+    def sealed(self, *, history: tuple[Event, ...] | None = None, retracted: Retraction | None = None) -> Self:
         """Return the row with another history and retraction, and the digest of all that."""
         changes = {"history": self.awpbench.history if history is None else history, "retracted": retracted}
         bare = self.model_copy(update={"awpbench": self.awpbench.model_copy(update={**changes, "digest": None})})
@@ -77,9 +77,10 @@ class _Row(Strict):
 
     def same_content(self, other: _Row) -> bool:
         """Tell whether two rows differ in nothing but their history, retraction and the version that built them."""
-        return self._content() == other._content()
+        return self.content() == other.content()
 
-    def _content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
+        """Return the row without its history, retraction, digest and the version that built it."""
         document = self.document()
         beside = ("history", "retracted", "digest", "tool_version")
         own = {key: value for key, value in document["awpbench"].items() if key not in beside}
@@ -132,12 +133,12 @@ class Row(_Row):
         keys["number_forward_passes"] = 1
         keys["architecture"] = published(details)
         keys["footnote"] = footnote(details) if details.partial else None
-        return cls(**keys, awpbench=details).sealed()  # type: ignore[no-any-return]
+        return cls(**keys, awpbench=details).sealed()
 
     def with_bibliography_of(self, other: Row) -> Row:
         """Return the row with the bibliographic keys of another one."""
         keys = {key: getattr(other, key) for key in Card.model_fields}
-        return self.model_copy(update=keys).sealed()  # type: ignore[no-any-return]
+        return self.model_copy(update=keys).sealed()
 
     def document(self) -> dict[str, Any]:
         """Return the row as it stands in the file: plain values, one key order, empty optional keys left out."""
@@ -158,7 +159,7 @@ class Reported(_Row):
         facts = {"id": name, "model": model, "dataset": keys.get("dataset"), "threat": threat, "eps": keys.get("eps")}
         own = {**facts, "source": source.model_dump(mode="json")}
         row = checked(cls, {**keys, "awpbench": own}, model, "Correct it at its source.")
-        return row.sealed()  # type: ignore[no-any-return]
+        return row.sealed()
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -191,12 +192,17 @@ class Reported(_Row):
 
 
 def _kind(value: Any) -> str:
-    own = value.get("awpbench") if isinstance(value, dict) else value.awpbench
+    own = value.get("awpbench") if isinstance(value, dict) else getattr(value, "awpbench", None)
     kind = own.get("kind") if isinstance(own, dict) else getattr(own, "kind", None)
     return "reported" if kind == "reported" else "measured"
 
 
 AnyRow = Annotated[Annotated[Row, Tag("measured")] | Annotated[Reported, Tag("reported")], Discriminator(_kind)]
+
+
+def row_of(values: Any, what: str, mend: str) -> Row | Reported:
+    """Read one row of the file, of either kind. Raises an InputError of one line."""
+    return checked(Reported, values, what, mend) if _kind(values) == "reported" else checked(Row, values, what, mend)
 
 
 def _by_id(rows: tuple[Row | Reported, ...]) -> tuple[Row | Reported, ...]:

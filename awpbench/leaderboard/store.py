@@ -7,20 +7,24 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from awpbench import rundir
-from awpbench.errors import InputError, RefusedError
+from awpbench.errors import InputError, RefusedError, UsageError, nearest
 from awpbench.leaderboard.details import FOLDER, checked
+from awpbench.leaderboard.history import Outcome, following, with_mark
 from awpbench.leaderboard.migrations import migrated
-from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Row, board_of, card_of
+from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Reported, Row, board_of, card_of
 
 FILE = "leaderboard.json"
 VARIABLE = "AWPBENCH_LEADERBOARD"
 LOCK_SECONDS = 60.0
+UNDO = "Undo the last edit of the file; rows are never written by hand."
 
 
 def find(explicit: str | None) -> Path:
@@ -37,33 +41,44 @@ def find(explicit: str | None) -> Path:
 
 def read(path: Path) -> Board:
     """Read a leaderboard. Raises InputError where it is missing, broken, or of a newer schema; changes nothing."""
-    mend = "Restore it from version control, or move it away and add the results again: awpbench leaderboard add"
-    document = _json_object(path, mend)
+    _, document = load(path)
+    return checked(Board, migrated(document, SCHEMA_VERSION), str(path), UNDO)
+
+
+def load(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return a leaderboard's bytes and the JSON object in them, whose rows may be anything.
+
+    Raises InputError where the file is missing, holds no JSON object, or is of a newer schema.
+    """
+    data, document = _json_object(path)
     version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         what = f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}"
         raise InputError(what, "Update awpbench; the file was not changed.")
-    return checked(
-        Board,
-        migrated(document, SCHEMA_VERSION),
-        str(path),
-        "Undo the last edit of the file; rows are never written by hand.",
-    )
+    if isinstance(version, float):  # 2.0 equals 2
+        raise InputError(f"{path} does not fit: schema_version: Input should be {SCHEMA_VERSION}", UNDO)
+    return data, document
 
 
 def canonical(board: Board) -> bytes:
     """Return the one form of a leaderboard: rows by id, one key order, commas apart so that a row owns its lines."""
-    rows = [json.dumps(row.document(), indent=1, allow_nan=False) for row in board.rows]
-    body = ["\n,\n".join(rows)] if rows else []
-    return "\n".join(["{", f'"schema_version": {board.schema_version},', '"rows": [', *body, "]", "}", ""]).encode()
+    return laid_out(board.schema_version, [row.document() for row in board.rows])
 
 
-def upsert(path: Path, row: Row) -> str:
-    """Put a row into the file, in place of the row with its id, and say `added` or `superseded`.
+def laid_out(version: Any, rows: Iterable[Any]) -> bytes:
+    """Lay out rows, which may be anything that JSON holds, as the file has them."""
+    body = ["\n,\n".join(json.dumps(row, indent=1) for row in rows)]
+    lines = ["{", f'"schema_version": {json.dumps(version)},', '"rows": [', *filter(None, body), "]", "}", ""]
+    return "\n".join(lines).encode()
 
-    The file is made where there is none. Works under a lock beside the file; on return the row is in the file. Raises
-    RefusedError where the lock stays taken, InputError where the file cannot be read or written, and then leaves the
-    file as it was.
+
+@contextmanager
+def changing(path: Path) -> Iterator[dict[str, Row | Reported]]:
+    """Lend the rows of a leaderboard, by id, to be changed; write them when the block ends.
+
+    The file is made where there is none; where no row has changed, not a byte is written. Works under a lock beside
+    the file; after the block the rows are in the file. Raises RefusedError where the lock stays taken, InputError where
+    the file cannot be read or written, and then leaves the file as it was, as it does where the block raises.
     """
     path = path.resolve()  # so that a link stays a link
     try:
@@ -71,31 +86,97 @@ def upsert(path: Path, row: Row) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock(path), timeout=LOCK_SECONDS, mode=0o666):
             _remove_leftovers(path)
-            rows = {old.awpbench.id: old for old in read(path).rows} if path.exists() else {}
-            outcome = "superseded" if row.awpbench.id in rows else "added"
-            rows[row.awpbench.id] = row
-            rundir.atomic_write(path, canonical(board_of(tuple(rows.values()))))
+            before = by_id(read(path)) if path.exists() else None
+            rows = dict(before or {})
+            yield rows
+            if rows != before:
+                rundir.atomic_write(path, canonical(board_of(tuple(rows.values()))))
     except Timeout:
         what = f"another process has held the lock of {path} for {LOCK_SECONDS:g} s"
-        raise RefusedError(what, "Wait until it ends, then: awpbench leaderboard add RESULT") from None
+        raise RefusedError(what, "Wait until it ends, then repeat the command.") from None
     except OSError as error:
         raise _unwritable(path, error) from error
-    return outcome
+
+
+def by_id(board: Board) -> dict[str, Row | Reported]:
+    """Return the rows of a leaderboard by their ids."""
+    return {row.awpbench.id: row for row in board.rows}
+
+
+def upsert(path: Path, rows: Iterable[Row | Reported], *, keep_bibliography: bool = False) -> list[Outcome]:
+    """Put rows into the file in one locked write, each in place of the row with its id; return an outcome for each.
+
+    With `keep_bibliography` a measured row takes its bibliography from the row that it supersedes. Raises what
+    `changing` raises, and RefusedError where a measured row would give way to a reported one or the reverse.
+    """
+    with changing(path) as found:
+        outcomes: list[Outcome] = []
+        for row in rows:
+            name = row.awpbench.id
+            found[name], outcome = following(found.get(name), row, keep_bibliography)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def retract(path: Path, name: str, reason: str) -> Row | Reported:
+    """Mark a row, named as in `find_row`, as one that does not count any more; return it as it is in the file now.
+
+    Raises UsageError without a reason, RefusedError where the row is retracted already, and what `changing` raises.
+    """
+    if not reason.strip():
+        raise UsageError("a retraction needs a reason", 'Write it: --reason "the wrong checkpoint was evaluated"')
+    return _marked(path, name, reason)
+
+
+def restore(path: Path, name: str, reason: str | None = None) -> Row | Reported:
+    """Let a retracted row count again; return it. Raises RefusedError where it counts, and what `changing` raises."""
+    return _marked(path, name, reason, restored=True)
+
+
+def _marked(path: Path, name: str, reason: str | None, *, restored: bool = False) -> Row | Reported:
+    read(path)  # so that a file that is not there is not made
+    with changing(path) as rows:
+        row = find_row(rows, name)
+        marked = with_mark(row, reason, restored=restored)
+        rows[row.awpbench.id] = marked
+    return marked
+
+
+def find_row(rows: Mapping[str, Row | Reported], name: str) -> Row | Reported:
+    """Return the row with an id, of which the beginning is enough where no other row shares it. Raises UsageError."""
+    if name in rows:
+        return rows[name]
+    found = [known for known in rows if name and known.startswith(name)]
+    if len(found) == 1:
+        return rows[found[0]]
+    if found:
+        raise UsageError(f"{len(found)} ids begin with {name!r}", f"Write more of one: {', '.join(sorted(found)[:5])}.")
+    mend = f"{nearest(name, rows)}Ids stand in: awpbench leaderboard --format csv"
+    raise UsageError(f"there is no row called {name!r}", mend)
 
 
 def load_row(result: Path, card: str | None = None, *, root: Path | None = None) -> Row:
     """Build the row of a result.json, named itself or by its folder; `card` is a TOML file.
 
-    The row says where the result lies where that is below `root`, the leaderboard's folder. Raises InputError where a
-    file is missing, broken or does not fit, CheckError where the result is not as it was written or holds NaN.
+    The row says where the result lies where that is below `root`, the leaderboard's folder. Raises what `build` raises,
+    and InputError for a card that cannot be used.
+    """
+    folder = result if result.is_dir() else result.parent
+    below = None if root is None else _below(folder, root)
+    return build(folder, below, None if card is None else _card(Path(card)))
+
+
+def build(folder: Path, below: str | None, card: dict[str, Any] | None = None) -> Row:
+    """Build the row of the result in a folder, which the row says to lie at `below`.
+
+    Raises InputError where a file is missing, broken or does not fit, CheckError where the result is not as it was
+    written or holds NaN.
     """
     from awpbench.evaluation.results import Result  # numpy, which printing does not need
 
-    folder = result if result.is_dir() else result.parent
     found = Result.read(folder)
     found.check()
-    below = None if root is None else _below(folder, root)
-    return Row.from_result(found.document, found.arrays, None if card is None else _card(Path(card)), folder=below)
+    return Row.from_result(found.document, found.arrays, card, folder=below)
 
 
 def _below(folder: Path, root: Path) -> str | None:
@@ -104,7 +185,7 @@ def _below(folder: Path, root: Path) -> str | None:
         inside = folder.resolve().relative_to(root.resolve()).as_posix()
     except ValueError:
         return None
-    return inside if re.match(FOLDER, inside) else None
+    return inside if re.fullmatch(FOLDER, inside) else None
 
 
 def check_targets(*, file: str | None, card: str | None) -> None:
@@ -123,14 +204,28 @@ def check_targets(*, file: str | None, card: str | None) -> None:
         card_of(_card(Path(card)))
 
 
-def write_row(result_dir: Path, *, file: str | None, card: str | None) -> tuple[Path, str]:
-    """Write the row of a finished evaluation; return the leaderboard's path and `added` or `superseded`.
+class Written(NamedTuple):
+    """The leaderboard that a row was written to, what became of it there, and its id."""
+
+    path: Path
+    outcome: Outcome
+    row: str
+
+    def __str__(self) -> str:
+        """Say so in one line."""
+        where = f"the row {self.row} in {self.path}"
+        return f"{where} is unchanged" if self.outcome == "unchanged" else f"{self.outcome} {where}"
+
+
+def write_row(result_dir: Path, *, file: str | None, card: str | None) -> Written:
+    """Write the row of a finished evaluation; without a card it keeps the bibliography of the row that it supersedes.
 
     Raises what `load_row` and `upsert` raise.
     """
     path = find(file)
     row = load_row(result_dir, card, root=path.resolve().parent)
-    return path, upsert(path, row)
+    (outcome,) = upsert(path, [row], keep_bibliography=card is None)
+    return Written(path, outcome, row.awpbench.id)
 
 
 def _lock(path: Path) -> Path:
@@ -155,9 +250,11 @@ def _remove_leftovers(path: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def _json_object(path: Path, mend: str) -> dict[str, Any]:
+def _json_object(path: Path) -> tuple[bytes, dict[str, Any]]:
+    mend = "Restore it from version control, or move it away and add the results again: awpbench leaderboard add"
     try:
-        document = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        document = json.loads(data)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", mend) from None
     except OSError as error:
@@ -166,7 +263,7 @@ def _json_object(path: Path, mend: str) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON: {error}", mend) from None
     if not isinstance(document, dict):
         raise InputError(f"{path} holds no JSON object", mend)
-    return document
+    return data, document
 
 
 def _card(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from awpbench.cli import main
+from awpbench.leaderboard import store
 
 FACTORY = """
 import torch
@@ -73,7 +74,7 @@ def test_a_trained_net_is_attacked_and_ranked_with_its_own_data_and_threat(capsy
     ]
     assert captured.err.splitlines()[-2:] == [
         "finished: run/eval/best-quick-v1.0",
-        f"added its row in {Path('board.json')}",
+        f"added the row {store.read(Path('board.json')).rows[0].awpbench.id} in board.json",
     ]
 
 
@@ -155,7 +156,7 @@ def test_the_second_time_nothing_is_run_and_the_row_stays_one(capsys: pytest.Cap
     assert main(words) == 0
     assert said(capsys) == [
         "this evaluation was finished before; nothing was run: results/tiny/quick-v1.0",
-        "superseded its row in board.json",
+        f"the row {store.read(Path('board.json')).rows[0].awpbench.id} in board.json is unchanged",
     ]
     assert Path("results/tiny/quick-v1.0/result.json").stat().st_mtime_ns == before
     assert Path("board.json").read_bytes() == board

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from typer.testing import CliRunner, Result
 from awpbench.cli.leaderboard import app
 from awpbench.errors import InputError, UsageError
 from awpbench.leaderboard import store
-from awpbench.leaderboard.row import board_of
 from tests.leaderboard import crafted
 
 
@@ -27,7 +25,7 @@ def run(*words: str, width: int = 400) -> Result:
 
 def fill(*names: str) -> None:
     for name in names:
-        store.upsert(Path("leaderboard.json"), crafted.row(name))
+        store.upsert(Path("leaderboard.json"), [crafted.row(name)])
 
 
 def test_without_a_leaderboard_there_is_an_empty_table_a_hint_and_no_error(folder: Path) -> None:
@@ -89,27 +87,10 @@ def test_names_are_drawn_as_they_are() -> None:
 
 
 def test_file_and_environment_name_another_leaderboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    store.upsert(Path("other.json"), crafted.row("elsewhere"))
+    store.upsert(Path("other.json"), [crafted.row("elsewhere")])
     assert "elsewhere" in run("--file", "other.json").stdout
     monkeypatch.setenv("AWPBENCH_LEADERBOARD", "other.json")
     assert "elsewhere" in run().stdout
-
-
-def test_add_writes_the_row_and_says_where(folder: Path) -> None:
-    evaluation = crafted.write_run(folder)
-    path = folder / "leaderboard.json"
-    assert run("add", str(evaluation)).stdout == f"added a row in {path}\n"
-    assert run("add", str(evaluation / "result.json")).stdout == f"superseded a row in {path}\n"
-    again = run("add", str(evaluation), "--json")
-    assert json.loads(again.stdout) == {"file": str(path), "outcome": "superseded"}
-    assert "| at " in run("--format", "md").stdout
-
-
-def test_add_takes_a_card_and_a_file(folder: Path) -> None:
-    Path("card.toml").write_text('venue = "NeurIPS 2020"\n')
-    run("add", str(crafted.write_run(folder)), "--card", "card.toml", "--file", "b.json")
-    (row,) = store.read(Path("b.json")).rows
-    assert row.venue == "NeurIPS 2020"
 
 
 def test_an_option_before_the_command_is_not_silently_ignored(folder: Path) -> None:
@@ -132,11 +113,11 @@ def test_a_newer_leaderboard_is_refused_and_kept(folder: Path) -> None:
     Path("leaderboard.json").write_text(newer)
     for result in (run(), run("add", str(crafted.write_run(folder)))):
         assert isinstance(result.exception, InputError)
-        what = f"{folder / 'leaderboard.json'} has schema version 9; this awpbench reads 1"
+        what = f"{folder / 'leaderboard.json'} has schema version 9; this awpbench reads 2"
         assert (result.exception.what, result.exception.mend) == (what, "Update awpbench; the file was not changed.")
     assert Path("leaderboard.json").read_text() == newer
 
 
 def test_the_command_writes_what_the_library_renders() -> None:
     fill("a")
-    assert run("--json").stdout.encode() == store.canonical(board_of((crafted.row("a"),)))
+    assert run("--json").stdout.encode() == store.canonical(store.read(Path("leaderboard.json")))

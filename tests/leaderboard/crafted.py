@@ -14,7 +14,8 @@ import numpy.typing as npt
 from awpbench.evaluation.results import Table, digest, key_told, worst_case
 from awpbench.evaluation.shards import npz_bytes
 from awpbench.evaluation.statistics import wilson as exact_wilson
-from awpbench.leaderboard.row import Row
+from awpbench.leaderboard.details import Source
+from awpbench.leaderboard.row import Reported, Row
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
     "clean": {},
@@ -122,6 +123,14 @@ def built(document: dict[str, Any], card: dict[str, Any] | None = None) -> Row:
 def row(name: str = "a", **changes: Any) -> Row:
     """The row of a net that awpbench did not train."""
     return built(named(name, **changes))
+
+
+def reported(name: str = "Paper2020", **changes: Any) -> Reported:
+    """A row whose numbers others reported."""
+    keys = {"link": "https://arxiv.org/abs/2004.05884", "name": "A paper", "dataset": "cifar10", "eps": "8/255"}
+    keys |= {"clean_acc": "85.36", "reported": "56.17", "autoattack_acc": "56.17", "additional_data": False, **changes}
+    source = Source(kind="robustbench", reference=f"model_info/cifar10/Linf/{name}.json")
+    return Reported.of(name, model=name, threat="Linf", keys=keys, source=source)
 
 
 def write_run(root: Path, folder: str = "best-full-v1.0", **changes: Any) -> Path:
