@@ -20,6 +20,7 @@ from rich.progress import Progress, ProgressColumn
 from tabulate import tabulate
 
 from awpbench.errors import AwpbenchError, UsageError
+from awpbench.leaderboard.escape import plain
 
 if TYPE_CHECKING:
     import torch
@@ -64,14 +65,19 @@ def print_text(text: str) -> None:
 def report(error: AwpbenchError) -> None:
     """Print an error as one line of what and one line of how to mend it."""
     console = stderr()
-    console.print(f"[red]error:[/red] {escape(' '.join(error.what.split()))}", soft_wrap=True)
+    console.print(f"[red]error:[/red] {escape(_line(error.what))}", soft_wrap=True)
     if error.mend:
-        console.print(f"[dim]mend:[/dim]  {escape(' '.join(error.mend.split()))}", soft_wrap=True)
+        console.print(f"[dim]mend:[/dim]  {escape(_line(error.mend))}", soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    """Bring a message to one line; what it quotes from a file may hold terminal escapes."""
+    return " ".join(plain(text).split())
 
 
 def note(text: str) -> None:
     """Print one plain line to standard error."""
-    stderr().print(escape(text), soft_wrap=True)
+    stderr().print(escape(plain(text)), soft_wrap=True)
 
 
 def resolve_device(name: str) -> torch.device:

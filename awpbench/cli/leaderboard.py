@@ -11,9 +11,7 @@ from awpbench.cli import common
 from awpbench.errors import UsageError, lookup
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
-
-    from awpbench.leaderboard.render import Table
+    from awpbench.leaderboard.render import Asked
     from awpbench.leaderboard.row import Board
 
 app = typer.Typer(help="Print the leaderboard, add a result to it, look after its rows.")
@@ -24,7 +22,14 @@ FileOption = Annotated[
         "--file", help="The leaderboard; else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json upwards."
     ),
 ]
-FORMATS = {"rich": "on a terminal", "md": "Markdown", "json": "the file's own form", "csv": "one line per row"}
+FORMATS = {
+    "rich": "on a terminal",
+    "md": "Markdown as GitHub shows it",
+    "csv": "one line per row, numbers in columns of their own",
+    "json": "one document: the rows shown, and the tables they stand in",
+    "latex": "a booktabs tabular per table",
+}
+WHOLE = ("csv", "json")  # formats with all columns, whatever is asked for
 
 
 @app.callback(invoke_without_command=True)
@@ -32,14 +37,41 @@ def leaderboard(
     context: typer.Context,
     *,
     format: Annotated[
-        str | None, typer.Option(help="rich, md, json or csv; if left out: rich on a terminal, md elsewhere.")
+        str | None, typer.Option(help="rich, md, csv, json or latex; if left out: rich on a terminal, md elsewhere.")
     ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Show rows of this data set only.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Show rows of this threat only: Linf, L2 or corruptions.")] = None,
+    defense: Annotated[str | None, typer.Option(help="Show nets trained with this defense only.")] = None,
+    awp: Annotated[
+        bool | None, typer.Option("--awp/--no-awp", help="Show nets trained with AWP only, or without.")
+    ] = None,
+    architecture: Annotated[str | None, typer.Option(help="Show this architecture only.")] = None,
+    extra_data: Annotated[
+        bool | None, typer.Option("--extra-data/--no-extra-data", help="Show rows with extra data only, or without.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Highest first, names from A; the other way round: --sort -COLUMN."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(metavar="A,B,...", help="Show these columns only, in this order.")
+    ] = None,
+    retracted: Annotated[bool, typer.Option("--retracted", help="Name retracted rows and the reasons.")] = False,
     file: FileOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Print the leaderboard: one table per data set, threat model and suite, best model first."""
+    """Print the leaderboard: one table per data set, threat model and suite, best model first.
+
+    Filters hide rows; ranks and gains stay those among all rows of a table.
+    """
+    from awpbench.leaderboard.render import ALL, Asked
+    from awpbench.leaderboard.view import Selection
+
+    selection = Selection(dataset, norm, defense, awp, _canonical(architecture), extra_data)
+    names = tuple(name.strip() for text in columns or () for name in text.split(",") if name.strip())
+    asked = Asked(selection, sort, names, retracted)
     if context.invoked_subcommand is not None:
-        if format or file or as_json:
+        if format or file or as_json or asked != ALL:
             mend = "Write it behind: awpbench leaderboard add RESULT --file F"
             raise UsageError("an option stands before the name of the command", mend)
         return
@@ -47,13 +79,9 @@ def leaderboard(
         raise UsageError(f"--json and --format {format} exclude each other", "Leave one of them out.")
     chosen = "json" if as_json else format or ("rich" if sys.stdout.isatty() else "md")
     lookup(FORMATS, "format", chosen)
-    board = _read(file)
-    if chosen == "rich":
-        _draw(board)
-    else:
-        from awpbench.leaderboard.render import render
-
-        common.print_text(render(board, chosen))
+    if names and chosen in WHOLE:
+        raise UsageError(f"--columns and {chosen} exclude each other", f"Leave --columns out: {chosen} has everything.")
+    _print(_read(file), chosen, asked)
 
 
 def _read(file: str | None) -> Board:
@@ -67,43 +95,25 @@ def _read(file: str | None) -> Board:
     return board_of(())
 
 
-def _draw(board: Board) -> None:
-    from rich.text import Text
+def _canonical(architecture: str | None) -> str | None:
+    from awpbench.models import ALIASES
 
-    from awpbench.leaderboard.render import LEGEND, tables
-
-    console = common.stdout()
-    console.print(Text(LEGEND, style="dim"))
-    for table in tables(board):
-        console.print()
-        console.print(Text(table.title, style="bold"))
-        for drawn in _fitting(table, console.width):
-            console.print(drawn)
-        for note in table.notes:
-            console.print(Text(note, style="dim"))
+    return None if architecture is None else ALIASES.get(architecture, architecture)
 
 
-def _fitting(table: Table, width: int) -> list[RichTable]:
-    """Draw a table as it is where it fits, else turned round with a column per row, as many side by side as fit."""
-    lengths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
-    if not table.rows or sum(lengths) + 3 * len(lengths) + 1 <= width:
-        return [_rich(table.columns, table.rows)]
-    first = max(map(len, table.columns)) + 3
-    cells = (zip(table.columns, row, strict=True) for row in table.rows)
-    longest = max(len(cell) for row in cells for column, cell in row if column != "model") + 3  # a long name folds
-    side_by_side = max(1, (width - first - 1) // longest)
-    chunks = [table.rows[start : start + side_by_side] for start in range(0, len(table.rows), side_by_side)]
-    turned = [tuple(zip(table.columns, *chunk, strict=True)) for chunk in chunks]
-    return [_rich(lines[0], lines[1:]) for lines in turned]
+def _print(board: Board, format: str, asked: Asked) -> None:
+    from awpbench.leaderboard.render import LEGEND, Shown, render
+    from awpbench.leaderboard.view import missed
 
+    shown = Shown.of(board, asked)
+    if board.rows and asked.selection.asked and not (shown.rankings or shown.reports):
+        common.note(missed(board, asked.selection))
+    if format == "rich":
+        from awpbench.cli.drawing import draw
 
-def _rich(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> RichTable:
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table()
-    for column in columns:
-        drawn.add_column(Text(column), overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
+        draw(shown.tables(), LEGEND, shown.retractions(asked.retracted))
+        return
+    common.print_text(render(board, format, asked))
+    if format in WHOLE and not asked.retracted:
+        for line in shown.retractions(told=False):
+            common.note(line)

@@ -1,106 +1,269 @@
-"""The leaderboard as tables: Markdown, CSV and JSON as text; headers and cells for whoever draws them otherwise.
+"""The leaderboard as tables, and these as Markdown, LaTeX, CSV and JSON; rich draws them in `awpbench.cli.drawing`.
 
-Names come from strangers: every cell is freed of control characters, and each format escapes what it would interpret.
+Names come from strangers: all text of a Table is free of control characters, and each format escapes what it would
+interpret. Numbers of ours are written as they are.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import dataclasses
+import json
 import re
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tabulate import tabulate
+from awpbench.leaderboard.columns import (
+    AFTER,
+    BEFORE,
+    FIXED,
+    OF_REPORTED,
+    REPORTED,
+    column,
+    gap,
+    named,
+    reports_sorted_by,
+    sorted_by,
+    usual,
+)
+from awpbench.leaderboard.derived import hash_of
+from awpbench.leaderboard.escape import latex, markdown, plain
+from awpbench.leaderboard.row import Board, Reported, Row
+from awpbench.leaderboard.spreadsheet import csv_text
+from awpbench.leaderboard.view import EVERYTHING, Ranking, Reports, Selection, rankings, reported, retracted
 
-from awpbench.leaderboard.attacks import COLUMNS, place
-from awpbench.leaderboard.columns import AFTER, BEFORE, column, numbers, usual
-from awpbench.leaderboard.row import Board
-from awpbench.leaderboard.store import canonical
-from awpbench.leaderboard.view import Ranking, rankings
+LEGEND = (
+    "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Ranks hold within a table only; "
+    "rows whose intervals overlap share a range of ranks."
+)
+REPORTED_LEGEND = "Accuracies in percent and ranks as RobustBench gives them."
+PADDED = 60  # characters: a longer cell makes only its own line longer
 
-LEGEND = "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Ranks hold within a table only."
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be shown: which rows, sorted by which column (`-gain`: lowest first), and which columns."""
+
+    selection: Selection = EVERYTHING
+    sort: str | None = None
+    columns: tuple[str, ...] = ()
+    retracted: bool = False
+
+
+ALL = Asked()
 
 
 @dataclass(frozen=True)
 class Table:
-    """One group of comparable rows, best first; all text is plain, without control characters."""
+    """One group of comparable rows, or one of reported ones; all text is plain, without control characters."""
 
+    key: str  # names the table among all others
     title: str
     notes: tuple[str, ...]  # how each attack is defined
     columns: tuple[str, ...]
+    ours: tuple[bool, ...]  # whether a column holds numbers of ours; else it has to be escaped
     rows: tuple[tuple[str, ...], ...]
+    legend: str = LEGEND
 
 
-def tables(board: Board) -> list[Table]:
-    """Return one table per group of comparable rows, or an empty one."""
-    empty = Table("no results yet", (), (*BEFORE, *AFTER), ())
-    return [_table(ranking, usual(ranking)) for ranking in rankings(board)] or [empty]
+@dataclass(frozen=True)
+class Shown:
+    """What is left of a board, sorted; `columns` are the names of those asked for, none: the usual ones."""
+
+    rankings: tuple[Ranking, ...]
+    reports: tuple[Reports, ...]
+    retracted: tuple[Row | Reported, ...]
+    columns: tuple[str, ...]
+    empty: str  # why there is no table where there is none
+
+    @classmethod
+    def of(cls, board: Board, asked: Asked) -> Shown:
+        """Select and sort. Raises UsageError for a column that there is not."""
+        columns = tuple(dict.fromkeys(named(name, board) for name in asked.columns))
+        measured, others = rankings(board, asked.selection), reported(board, asked.selection)
+        if asked.sort is not None:
+            name, backwards = named(asked.sort.removeprefix("-"), board), asked.sort.startswith("-")
+            measured = [sorted_by(name, ranking, backwards=backwards) for ranking in measured]
+            others = [reports_sorted_by(name, reports, backwards=backwards) for reports in others]
+        gone = tuple(retracted(board, asked.selection))
+        empty = "no row to show" if board.rows else "no results yet"
+        return cls(tuple(measured), tuple(others), gone, columns, empty)
+
+    def tables(self) -> list[Table]:
+        """Return one table per group of comparable rows, then those of reported ones; or an empty one."""
+        found = [_measured(ranking, self.columns) for ranking in self.rankings]
+        found += [_reported(reports, self.columns) for reports in self.reports]
+        columns = self.columns or (*BEFORE, *AFTER)
+        return found or [Table("empty", self.empty, (), columns, (True,) * len(columns), ())]
+
+    def retractions(self, told: bool) -> list[str]:
+        """Return a line per retracted row if they are to be told of, else one line that counts them."""
+        if told:
+            return [plain(_retraction(row)) for row in self.retracted]
+        count = len(self.retracted)
+        rows = "1 retracted row is" if count == 1 else f"{count} retracted rows are"
+        return [f"{rows} not shown; awpbench leaderboard --retracted tells why"] if count else []
 
 
-def render(board: Board, format: str) -> str:
-    """Write the leaderboard as `md`, `json` or `csv`, text that ends with a newline. JSON is the file's own form."""
+def render(board: Board, format: str, asked: Asked = ALL) -> str:
+    """Write the leaderboard as `md`, `latex`, `csv` or `json`: text that ends with a newline, no other bytes ever.
+
+    CSV and JSON hold retracted rows only if they are asked for. Raises UsageError for a column that there is not.
+    """
+    shown = Shown.of(board, asked)
     if format == "json":
-        return canonical(board).decode()
-    return _csv(board) if format == "csv" else _markdown(board)
+        return _json(board, shown, asked)
+    if format == "csv":
+        return csv_text(shown.rankings, shown.reports, shown.retracted if asked.retracted else ())
+    return {"md": _markdown, "latex": _latex}[format](shown, asked)
 
 
-def plain(text: str) -> str:
-    """Replace what is no visible character (line ends, escape codes, text direction marks) by a blank."""
-    return "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
+def tables(board: Board, asked: Asked = ALL) -> list[Table]:
+    """Return the tables of a board. Raises UsageError for a column that there is not."""
+    return Shown.of(board, asked).tables()
 
 
-def _table(ranking: Ranking, names: list[str]) -> Table:
-    cells = [[column(name).cell(line) for name in names] for line in ranking.lines]
+def _measured(ranking: Ranking, asked: Sequence[str]) -> Table:
+    names = [name for name in asked if name in FIXED or name in ranking.attacks] if asked else usual(ranking)
+    columns = [column(name) for name in names]
     return Table(
+        ranking.group.key,
         plain(ranking.title),
         tuple(map(plain, ranking.notes)),
-        tuple(map(plain, names)),
-        tuple(tuple(map(plain, line)) for line in cells),
+        tuple(names),
+        tuple(each.ours for each in columns),
+        tuple(tuple(plain(each.cell(line)) for each in columns) for line in ranking.lines),
     )
 
 
-def _markdown(board: Board) -> str:
+def _reported(reports: Reports, asked: Sequence[str]) -> Table:
+    names = [name for name in asked if name in OF_REPORTED] or list(REPORTED)
+    columns = [OF_REPORTED[name] for name in names]
+    return Table(
+        _key(reports),
+        plain(reports.title),
+        (),
+        tuple(names),
+        tuple(each.ours for each in columns),
+        tuple(tuple(plain(each.cell(line)) for each in columns) for line in reports.lines),
+        legend=REPORTED_LEGEND,
+    )
+
+
+def _key(reports: Reports) -> str:
+    return hash_of({"kind": reports.kind, "dataset": reports.dataset, "threat": reports.threat})[:16]
+
+
+def _retraction(row: Row | Reported) -> str:
+    own = row.awpbench
+    return f"{own.id}: {own.model}, retracted" + (
+        f" on {own.retracted.date}: {own.retracted.reason}" if own.retracted else ""
+    )
+
+
+def _markdown(shown: Shown, asked: Asked) -> str:
     blocks = [LEGEND]
-    for table in tables(board):
-        rows = [list(map(_escaped, row)) for row in table.rows]
-        text = tabulate(rows, headers=table.columns, tablefmt="github", disable_numparse=True)
-        notes = ["\n".join(f"- {_escaped(note)}" for note in table.notes)] if table.notes else []
-        blocks += [f"### {_escaped(table.title)}", text, *notes]
+    for table in shown.tables():
+        notes = ["\n".join(f"- {markdown(note)}" for note in table.notes)] if table.notes else []
+        blocks += [f"### {markdown(table.title)}", _github(table), *notes]
+    lines = shown.retractions(asked.retracted)
+    if lines and asked.retracted:
+        blocks += ["### retracted", "\n".join(f"- {markdown(line)}" for line in lines)]
+    else:
+        blocks += lines
     return "\n\n".join(blocks) + "\n"
 
 
-def _escaped(text: str) -> str:
-    """Escape what Markdown, or HTML inside it, would interpret; an underscore within a word is none of it."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|~!#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+def _github(table: Table) -> str:
+    """Write a table of GitHub's; tabulate would write other bytes where wcwidth is installed."""
+    rows = [[_cell(cell, ours) for cell, ours in zip(row, table.ours, strict=True)] for row in table.rows]
+    lines = [[markdown(name) for name in table.columns], *rows]
+    widths = [min(PADDED, max(map(len, cells))) for cells in zip(*lines, strict=True)]
+    head, *body = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])
 
 
-def _csv(board: Board) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    ranked = rankings(board)
-    attacks = sorted({name for ranking in ranked for name in ranking.attacks}, key=lambda name: place(name, COLUMNS))
-    of_group = ("dataset", "norm", "eps", "data", "indices", "n", "suite", "series", "dialect", "ranked_by")
-    of_attacks = [f"{name}{part}" for name in attacks for part in ("", "_low", "_high", "_n")]
-    before, after = [name for name in BEFORE if name != "rank"], [name for name in AFTER if name not in ("n",)]
-    writer.writerow([*of_group, "rank", "id", *before, *of_attacks, "incomplete", *after])
-    for ranking in ranked:
-        for line in ranking.lines:
-            row = line.details
-            shared = [str(getattr(ranking.group, field)) for field in of_group]
-            measured = [
-                cell for name in attacks for cell in (numbers(row.attacks[name]) if name in row.attacks else [""] * 4)
-            ]
-            incomplete = " ".join(name for name, attack in row.attacks.items() if not attack.complete)
-            named = [[column(name).cell(line) for name in names] for names in (before, after)]
-            cells = (*shared, column("rank").cell(line), row.id, *named[0], *measured, incomplete, *named[1])
-            writer.writerow([_inert(cell) for cell in cells])
-    return text.getvalue()
+def _cell(cell: str, ours: bool) -> str:
+    return cell if ours else markdown(cell)
 
 
-def _inert(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    text = plain(text)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+def _latex(shown: Shown, asked: Asked) -> str:
+    blocks = ["% \\usepackage{booktabs}; if a table is too wide, choose --columns"]
+    blocks += [_tabular(table) for table in shown.tables()]
+    blocks += [f"% {latex(line)}" for line in shown.retractions(asked.retracted)]
+    return "\n".join(blocks) + "\n"
+
+
+def _tabular(table: Table) -> str:
+    cells = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
+    columns = [_typeset(*each) for each in zip(table.columns, cells, table.ours, strict=True)]
+    head, *body = [" & ".join(line) + r" \\" for line in zip(*columns, strict=True)]
+    return "\n".join(
+        [
+            *(f"% {latex(note)}" for note in table.notes),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex(table.title)}. {latex(table.legend)}}}",
+            rf"\label{{tab:{table.key}}}",
+            rf"\begin{{tabular}}{{{''.join('r' if ours else 'l' for ours in table.ours)}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _typeset(name: str, cells: Sequence[str], ours: bool) -> list[str]:
+    """Typeset a column; where all its cells have one n, it stands in the head."""
+    if not ours:
+        return [latex(name), *map(latex, cells)]
+    parts = [re.fullmatch(r"(\S+) (\[.*?\])(?: n=(\d+))?(.*)", cell) for cell in cells]
+    counts = {part[3] for part in parts if part and part[3]}
+    shared = len(counts) == 1
+    head = latex(name) + (rf" {{\scriptsize n={counts.pop()}}}" if shared else "")
+    return [head, *(_number(cell, part, shared) for cell, part in zip(cells, parts, strict=True))]
+
+
+def _number(cell: str, part: re.Match[str] | None, shared: bool) -> str:
+    if part is None:
+        return latex(cell)
+    value, interval, n, doubts = part.groups()
+    signed = re.sub(r"[-+]", r"$\g<0>$", f"{value} {{\\scriptsize {interval}}}")
+    return signed + ("" if shared or not n else f" {{\\scriptsize n={n}}}") + doubts
+
+
+def _json(board: Board, shown: Shown, asked: Asked) -> str:
+    measured = [line.row for ranking in shown.rankings for line in ranking.lines]
+    others = [line.row for reports in shown.reports for line in reports.lines]
+    rows = sorted([*measured, *others, *(shown.retracted if asked.retracted else ())], key=lambda row: row.awpbench.id)
+    document = {
+        "schema_version": board.schema_version,
+        "rows": [row.document() for row in rows],
+        "tables": [*map(_ranking_told, shown.rankings), *map(_reports_told, shown.reports)],
+    }
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _ranking_told(ranking: Ranking) -> dict[str, object]:
+    rows = [
+        {
+            "id": line.details.id,
+            "rank": line.rank,
+            "gain": dataclasses.asdict(line.gain) if line.gain else None,
+            "gap": gap(line),
+        }
+        for line in ranking.lines
+    ]
+    group = ranking.group
+    return {"title": ranking.title, "kind": "measured", "ranked_by": group.ranked_by, "n": group.n, "rows": rows}
+
+
+def _reports_told(reports: Reports) -> dict[str, object]:
+    rows = [
+        {"id": line.row.awpbench.id, "rank": [line.place] * 2 if line.place else None, "gain": None, "gap": None}
+        for line in reports.lines
+    ]
+    return {"title": reports.title, "kind": "reported", "ranked_by": "reported", "n": None, "rows": rows}

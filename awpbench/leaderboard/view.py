@@ -6,7 +6,9 @@ Every format and the page draw from here, so that they cannot disagree.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -125,25 +127,53 @@ class Selection:
     architecture: str | None = None
     extra_data: bool | None = None
 
-    def takes(self, row: Row) -> bool:
-        """Tell whether a measured row is shown."""
-        details = row.awpbench
-        named = {"dataset": details.dataset, "norm": details.norm, "defense": details.defense}
-        if any(getattr(self, key) not in (None, value) for key, value in named.items()):
-            return False
-        if self.architecture not in (None, details.architecture, row.architecture):
-            return False
-        with_awp = details.awp is not None if details.defense is not None else None
-        return (self.awp is None or self.awp is with_awp) and self.extra_data in (None, row.additional_data)
+    @property
+    def asked(self) -> dict[str, str | bool]:
+        """The questions that are not left open."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
-    def takes_reported(self, row: Reported) -> bool:
-        """Tell whether a reported row is shown: it says nothing of defense and AWP."""
-        if self.defense is not None or self.awp is not None:
-            return False
-        keys = row.keys
-        asked: dict[str, object] = {"dataset": row.awpbench.dataset, "norm": row.awpbench.threat}
-        asked |= {"architecture": keys.get("architecture"), "extra_data": keys.get("additional_data")}
-        return all(getattr(self, key) in (None, value) for key, value in asked.items())
+    def takes(self, row: Row | Reported) -> bool:
+        """Tell whether a row is shown."""
+        found = answers(row)
+        return all(value in found[key] for key, value in self.asked.items())
+
+
+def answers(row: Row | Reported) -> dict[str, tuple[object, ...]]:
+    """Return what a row answers to each question of a Selection; a reported one says nothing of defense and AWP."""
+    if isinstance(row, Reported):
+        keys, own = row.keys, row.awpbench
+        told = {"dataset": own.dataset, "norm": own.threat, "architecture": keys.get("architecture")}
+        given = {key: (value,) for key, value in {**told, "extra_data": keys.get("additional_data")}.items()}
+        return {**given, "defense": (), "awp": ()}
+    details = row.awpbench
+    narrowed = f" (width {details.width})"
+    return {
+        "dataset": (details.dataset,),
+        "norm": (details.norm,),
+        "defense": (details.defense,),
+        "awp": () if details.defense is None else (details.awp is not None,),
+        "architecture": (details.architecture, row.architecture, row.architecture.removesuffix(narrowed)),
+        "extra_data": (row.additional_data,),
+    }
+
+
+def missed(board: Board, selection: Selection) -> str:
+    """Say which question no row answers as asked, and what answers there are; or that no row has all of them."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for row in board.rows:
+        for key, values in answers(row).items():
+            found[key] |= {_flag(key, value) for value in values if isinstance(value, str | bool)}
+    for key, value in selection.asked.items():
+        if _flag(key, value) not in found[key]:
+            return f"no row fits {_flag(key, value)}; there is {', '.join(sorted(found[key])) or 'none that says'}"
+    return f"no row fits all of {' '.join(_flag(key, value) for key, value in selection.asked.items())}"
+
+
+def _flag(key: str, value: object) -> str:
+    flag = key.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"
 
 
 EVERYTHING = Selection()
@@ -164,9 +194,75 @@ def rankings(board: Board, selection: Selection = EVERYTHING) -> list[Ranking]:
     return found
 
 
-def retracted(board: Board) -> list[Row | Reported]:
-    """Return the rows that do not count any more."""
-    return [row for row in board.rows if row.awpbench.retracted is not None]
+def retracted(board: Board, selection: Selection = EVERYTHING) -> list[Row | Reported]:
+    """Return the rows that do not count any more, those of them that are asked for."""
+    return [row for row in board.rows if row.awpbench.retracted is not None and selection.takes(row)]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A reported row in its table: its number there, None where it has no accuracy to be ranked by."""
+
+    row: Reported
+    place: int | None
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The rows that one kind of source reported of one data set and threat. `total` counts those left out too."""
+
+    kind: str
+    dataset: str
+    threat: str
+    lines: tuple[Report, ...]
+    total: int
+
+    @property
+    def title(self) -> str:
+        """Who says so of what, on one line."""
+        who = {"robustbench": "by RobustBench", "paper": "in papers"}[self.kind]
+        shown = "" if len(self.lines) == self.total else f"; {len(self.lines)} of {self.total} rows shown"
+        return f"reported {who}, not measured here: {self.dataset}, {self.threat}{shown}"
+
+
+def reported(board: Board, selection: Selection = EVERYTHING) -> list[Reports]:
+    """Return the reported rows that count, numbered as RobustBench does. Places are those among all rows of a table."""
+    tables: dict[tuple[str, str, str], list[Reported]] = defaultdict(list)
+    for row in board.reported:
+        if row.awpbench.retracted is None:
+            own = row.awpbench
+            tables[own.source.kind, own.dataset, own.threat].append(row)
+    reports = []
+    for (kind, dataset, threat), rows in sorted(tables.items()):
+        shown = tuple(report for report in _numbered(rows) if selection.takes(report.row))
+        if shown:
+            reports.append(Reports(kind, dataset, threat, shown, len(rows)))
+    return reports
+
+
+def _numbered(rows: Iterable[Reported]) -> list[Report]:
+    keyed = [(number(row.keys.get(deciding(row) or "")), row) for row in rows]
+    ranked = [(value, row) for value, row in keyed if value is not None]
+    ranked.sort(key=lambda pair: (-pair[0], pair[1].awpbench.model, pair[1].awpbench.id))
+    last = sorted((row for value, row in keyed if value is None), key=lambda row: row.awpbench.id)
+    return [*(Report(row, place) for place, (_, row) in enumerate(ranked, 1)), *(Report(row, None) for row in last)]
+
+
+def deciding(row: Reported) -> str | None:
+    """Name the key by which RobustBench ranks a row: `external`, else that of AutoAttack, else that of corruptions."""
+    keys = ("external", "autoattack_acc", "corruptions_acc")
+    return next((key for key in keys if number(row.keys.get(key)) is not None), None)
+
+
+def number(value: object) -> float | None:
+    """Return the number that a value of a reported row is or spells, None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _ranked(rows: Iterable[Row], ranked_by: str) -> list[Line]:
