@@ -56,6 +56,11 @@ def test_the_wheel_holds_every_recipe(wheel: zipfile.ZipFile) -> None:
     assert {name for name in wheel.namelist() if name.endswith(".toml")} == files != set()
 
 
+def test_the_wheel_holds_the_snapshot_of_robustbench(wheel: zipfile.ZipFile) -> None:
+    name = "awpbench/leaderboard/robustbench/published.json"
+    assert wheel.read(name) == (ROOT / name).read_bytes()
+
+
 def test_the_wheel_carries_the_version_of_the_package_and_its_command(wheel: zipfile.ZipFile) -> None:
     info = f"awpbench-{awpbench.__version__}.dist-info"
     assert email.message_from_bytes(wheel.read(f"{info}/METADATA"))["Version"] == awpbench.__version__

@@ -20,6 +20,7 @@ from awpbench.cli.leaderboard_rows import ROW_COMMANDS
 from awpbench.cli.plot import app as plot_app
 from awpbench.cli.report import report_command
 from awpbench.cli.reproduce import reproduce
+from awpbench.cli.robustbench import EXCHANGE, export_app, import_app
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
 from awpbench.cli.verify import verify_command
@@ -50,6 +51,10 @@ app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")
 app.command("list")(list_command)
 app.command("doctor")(doctor)
+leaderboard_app.add_typer(import_app, name="import")
+leaderboard_app.add_typer(export_app, name="export")
+for exchange in EXCHANGE:
+    leaderboard_app.command()(exchange)
 
 
 def _version(asked: bool) -> None:

@@ -225,6 +225,7 @@ class Source(Strict):
 
     kind: Literal["robustbench", "paper"]
     reference: str = Field(min_length=1)
+    attack: str | None = Field(default=None, description="behind the robust accuracy; null: that which the keys name")
 
 
 class ReportedDetails(Strict):

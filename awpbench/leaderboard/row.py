@@ -154,9 +154,14 @@ class Reported(_Row):
     awpbench: ReportedDetails
 
     @classmethod
-    def of(cls, name: str, *, model: str, threat: Threat, keys: Mapping[str, Any], source: Source) -> Reported:
-        """Make the row with the id `name`; its data set and eps are those of `keys`. Raises InputError."""
-        facts = {"id": name, "model": model, "dataset": keys.get("dataset"), "threat": threat, "eps": keys.get("eps")}
+    def of(
+        cls, name: str, *, model: str, dataset: str, threat: Threat, keys: Mapping[str, Any], source: Source
+    ) -> Reported:
+        """Make the row with the id `name`; its eps is that of `keys`. Raises InputError.
+
+        `dataset` is the table's: five of RobustBench's files stand in the folder of one data set and name another.
+        """
+        facts = {"id": name, "model": model, "dataset": dataset, "threat": threat, "eps": _text(keys.get("eps"))}
         own = {**facts, "source": source.model_dump(mode="json")}
         row = checked(cls, {**keys, "awpbench": own}, model, "Correct it at its source.")
         return row.sealed()
@@ -173,7 +178,7 @@ class Reported(_Row):
     @model_validator(mode="before")
     @classmethod
     def _apart(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "keys" not in values:
+        if isinstance(values, dict):
             return {"keys": {k: v for k, v in values.items() if k != "awpbench"}, "awpbench": values.get("awpbench")}
         return values
 
@@ -182,13 +187,18 @@ class Reported(_Row):
         return self.document()
 
     def _check_itself(self) -> None:
-        for key, own in (("dataset", self.awpbench.dataset), ("eps", self.awpbench.eps)):
-            if self.keys.get(key) != own:
-                raise ValueError(f"{key} is {self.keys.get(key)!r}, but the awpbench object says {own!r}")
+        eps, own = self.keys.get("eps"), self.awpbench.eps
+        if _text(eps) != own:
+            raise ValueError(f"eps is {eps!r}, but the awpbench object says {own!r}")
 
     def document(self) -> dict[str, Any]:
         """Return the row as it stands in the file: the keys as they were found, then `awpbench`."""
         return {**self.keys, "awpbench": self.awpbench.model_dump(mode="json")}
+
+
+def _text(eps: Any) -> str | None:
+    """Return an eps as text: RobustBench's own `update_json` writes a number."""
+    return None if eps is None else str(eps)
 
 
 def _kind(value: Any) -> str:

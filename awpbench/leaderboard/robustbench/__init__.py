@@ -1,0 +1,1 @@
+"""RobustBench both ways, without RobustBench: its files, its ranking rule, and its rows as a snapshot."""
