@@ -60,7 +60,8 @@ def check(path: Path) -> Report:
         try:
             row = row_of(found, "it", "")
         except InputError as error:
-            findings.append(Finding(name, error.what.replace("Value error, ", "")))
+            what = error.what.removeprefix("it does not fit: ").replace("Value error, ", "")
+            findings.append(Finding(name, what.replace(f"the row {name} is", "it is")))
             continue
         problem = _of_the_row(row, path.resolve().parent)
         if problem is None and current and json.dumps(row.document()) != json.dumps(values):

@@ -158,7 +158,7 @@ def test_check_prints_a_line_per_finding_and_fails(folder: Path, run: Any) -> No
     where = evaluation.relative_to(folder).as_posix()
     shutil.rmtree(evaluation)
     path.write_text(path.read_text().replace('"clean_acc": "81.33"', '"clean_acc": "91.33"', 1))
-    edited = f"{A}: it does not fit: clean_acc is '91.33', but the awpbench object makes it '81.33'"
+    edited = f"{A}: clean_acc is '91.33', but the awpbench object makes it '81.33'"
     missing = f"{name}: the folder of its result is missing: {where}"
     error = [
         f"error: {path} is not as awpbench wrote it: 2 findings",

@@ -78,9 +78,9 @@ def test_each_kind_of_edit_is_named(path: Path) -> None:
     put(path, rows)
     attack = "awpbench.attacks.spsa: accuracy is 0.283333, but 18 of 60 is 0.3000"
     assert list(map(str, check(path).findings)) == [
-        f"{paper}: it does not fit: the row {paper} is not as awpbench wrote it",
-        f"{a}: it does not fit: clean_acc is '91.33', but the awpbench object makes it '81.33'",
-        f"{ours}: it does not fit: {attack}",
+        f"{paper}: it is not as awpbench wrote it",
+        f"{a}: clean_acc is '91.33', but the awpbench object makes it '81.33'",
+        f"{ours}: {attack}",
     ]
 
 
@@ -218,7 +218,7 @@ def test_a_path_that_leads_out_is_no_path_of_a_row(path: Path, where: str) -> No
     put(path, rows)
     (finding,) = check(path).findings
     assert finding.row == ids(path)[OURS]
-    assert finding.what.startswith("it does not fit: awpbench.result: String should match pattern")
+    assert finding.what.startswith("awpbench.result: String should match pattern")
 
 
 # What cannot be checked
