@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from awpbench.cli import common
-from awpbench.errors import RefusedError, UsageError, nearest
+from awpbench.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -45,7 +45,9 @@ def robustbench(name: str, threat: Any = "Linf", **keys: Any) -> Reported:
     }
     source = Source(kind="robustbench", reference=f"cifar10/{threat}/{name}.json")
     found = {key: value for key, value in {**document, **keys}.items() if value is not ...}
-    return Reported.of(f"robustbench.{name}", model=name, threat=threat, keys=found, source=source)
+    return Reported.of(
+        f"robustbench.{name}", model=name, dataset=str(found["dataset"]), threat=threat, keys=found, source=source
+    )
 
 
 def retracted(row: Row | Reported, reason: str = "a bug") -> Any:

@@ -130,7 +130,7 @@ def reported(name: str = "Paper2020", **changes: Any) -> Reported:
     keys = {"link": "https://arxiv.org/abs/2004.05884", "name": "A paper", "dataset": "cifar10", "eps": "8/255"}
     keys |= {"clean_acc": "85.36", "reported": "56.17", "autoattack_acc": "56.17", "additional_data": False, **changes}
     source = Source(kind="robustbench", reference=f"model_info/cifar10/Linf/{name}.json")
-    return Reported.of(name, model=name, threat="Linf", keys=keys, source=source)
+    return Reported.of(name, model=name, dataset="cifar10", threat="Linf", keys=keys, source=source)
 
 
 def write_run(root: Path, folder: str = "best-full-v1.0", **changes: Any) -> Path:

@@ -48,7 +48,9 @@ def hostile(text: str, number: int) -> list[Row | Reported]:
     )
     keys |= {"dataset": text, "eps": "8/255", "additional_data": text, "footnote": text, text: text}
     source = Source(kind="paper", reference=text)
-    reported = Reported.of(f"reported.{number}", model=text, threat="Linf", keys=keys, source=source)
+    reported = Reported.of(
+        f"reported.{number}", model=text, dataset=str(keys["dataset"]), threat="Linf", keys=keys, source=source
+    )
     retraction = Retraction(date="2026-01-02", reason=text)
     return [measured, twin.sealed(retracted=retraction), reported]
 
