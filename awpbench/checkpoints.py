@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import pickle
 import re
@@ -16,10 +17,11 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,10 @@ FORMAT_VERSION = 1
 
 _FETCH_AGAIN = "Copy or download the file again."
 _RESAVE = "Have someone who trusts it save only the weights: torch.save(model.state_dict(), 'x.pt')."
-_OPTIONAL = ("config", "epoch", "step", "best", "metrics", "optimizer", "progress", "averaged", "processes")
+_PLAIN = ("config", "epoch", "step", "best", "metrics", "processes")
+_OPTIONAL = (*_PLAIN, "optimizer", "progress", "averaged")
+_TOLD = ("format_version", "name", "model", "dataset", "threat", *_PLAIN)
+_METADATA = "awpbench"  # the one key of a .safetensors file's metadata: of several, the order would be left to chance
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -80,6 +85,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _printable(value: Any) -> str:
+    if not _text(value) or not value.isprintable():
+        raise ValueError(f"{value!r} is no name")
+    return str(value)
+
+
 def _per_channel(values: Any, channels: int, *, divisor: bool = False) -> tuple[float, ...] | None:
     if values is None:
         return None
@@ -95,7 +106,8 @@ class Checkpoint:
     """A checkpoint in memory, on the CPU; what a foreign state dict does not tell is None.
 
     `step` counts the steps done within the epoch (0 between epochs); only a `last.pt` has `optimizer` and `progress`,
-    and that of a run with averaged weights has them as `averaged`.
+    and that of a run with averaged weights has them as `averaged`. Only a published one has a `name`: its run's folder
+    and `best` or `last`.
     """
 
     path: Path
@@ -115,6 +127,7 @@ class Checkpoint:
     progress: Any = None
     processes: int | None = None  # that trained it
     averaged: dict[str, Tensor] | None = None
+    name: str | None = None
 
     def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Build the net with these weights in eval mode on the CPU; it shares no memory with the checkpoint."""
@@ -158,6 +171,23 @@ def save(path: Path, payload: Mapping[str, Any]) -> str:
     rundir.atomic_write(path, data)
     rundir.atomic_write(sidecar, line.encode())
     return digest
+
+
+def publishable(checkpoint: Checkpoint, name: str) -> bytes:
+    """Return a checkpoint of ours as a `.safetensors` file that describes itself, without what only resuming needs.
+
+    Equal checkpoints give equal bytes. Raises ValueError where its configuration or metrics hold NaN or infinity.
+    """
+    told = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "model": asdict(checkpoint.model_spec),
+        "dataset": checkpoint.dataset,
+        "threat": {"norm": checkpoint.threat_norm, "eps": checkpoint.threat_eps},
+        **{key: getattr(checkpoint, key) for key in _PLAIN},
+    }
+    tensors = {key: _own_copy(value, value.dtype) for key, value in checkpoint.state_dict.items()}
+    return safetensors.torch.save(tensors, {_METADATA: json.dumps(told, allow_nan=False)})
 
 
 def of_weights(net: nn.Module) -> str:
@@ -276,9 +306,7 @@ def _unpickle(path: Path, data: bytes) -> Any:
     """Turn bytes into tensors and plain values without running anything they ask for."""
     try:
         if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            return safetensors.torch.load(data)
+            return _of_safetensors(data)
         if zipfile.is_zipfile(io.BytesIO(data)):
             broken = zipfile.ZipFile(io.BytesIO(data)).testzip()  # torch itself ignores the check sums
             if broken is not None:
@@ -297,6 +325,23 @@ def _unpickle(path: Path, data: bytes) -> Any:
         raise InputError(f"{path} is damaged, or no checkpoint at all", _FETCH_AGAIN) from None
 
 
+def _of_safetensors(data: bytes) -> dict[str, Any]:
+    """Return the tensors of a .safetensors file, or the checkpoint of ours that its metadata say it is."""
+    tensors = safetensors.torch.load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    told = header.get("__metadata__", {}).get(_METADATA)
+    if told is None:
+        return tensors
+    found = json.loads(told, parse_constant=_no_number)
+    if not isinstance(found, dict):
+        raise ValueError("the metadata are no object")
+    return {**{key: found[key] for key in _TOLD if key in found}, "state_dict": tensors}
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
 def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
     version = raw["format_version"]
     if not isinstance(version, int):
@@ -313,6 +358,7 @@ def _own(path: Path, raw: dict[str, Any], digest: str) -> Checkpoint:
             dataset=_text(raw["dataset"]),
             threat_norm=_text(raw["threat"]["norm"]),
             threat_eps=_text(raw["threat"]["eps"]),
+            name=None if raw.get("name") is None else _printable(raw["name"]),
             **{key: raw.get(key) for key in _OPTIONAL},
         )
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:

@@ -26,13 +26,16 @@ LAYERS = (
     ("defenses", "weight_perturbation", "checkpoints", "attack_model"),
     ("training", "evaluation", "analysis"),
     ("leaderboard",),
-    ("reproduce",),
+    ("reproduce", "zoo"),
     ("cli",),
 )
 LAYER_OF = {unit: height for height, units in enumerate(LAYERS) for unit in units}
 EVERYWHERE = {"awpbench", "awpbench.__main__"}  # the version, and the entry point above all layers
 
-TORCH_FREE = ("config", "defaults", "errors", "own_data", "provenance", "robustbench_compat", "rundir")
+TORCH_FREE = (
+    "config", "defaults", "errors", "own_data", "provenance", "robustbench_compat", "rundir",
+    "zoo.cards", "zoo.placing",
+)  # fmt: skip
 TORCH_FREE_PACKAGES = ("leaderboard",)  # with all their modules; of the other packages, `__init__` alone
 
 # Every function of torch that makes a tensor out of no tensor and takes `device=`.
@@ -153,7 +156,7 @@ def test_the_torch_free_modules_import_without_torch() -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["--help", "train --help", "eval --help", "leaderboard --format md"])
+@pytest.mark.parametrize("command", ["--help", "train --help", "eval --help", "leaderboard --format md", "zoo list"])
 def test_help_and_leaderboard_answer_without_torch(command: str) -> None:
     found = run(RUN_COMMAND, *command.split())
     assert found.returncode == 0, found.stderr

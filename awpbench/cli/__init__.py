@@ -24,6 +24,7 @@ from awpbench.cli.robustbench import EXCHANGE, export_app, import_app
 from awpbench.cli.show import doctor, list_command
 from awpbench.cli.train import resume, train
 from awpbench.cli.verify import verify_command
+from awpbench.cli.zoo import app as zoo_app
 from awpbench.errors import AwpbenchError, InputError, UsageError
 
 MISUSE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError; typer may bring a click of its own
@@ -47,6 +48,7 @@ app.command("reproduce")(reproduce)
 for command in ROW_COMMANDS:
     leaderboard_app.command()(command)
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(zoo_app, name="zoo")
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")
 app.command("list")(list_command)

@@ -9,7 +9,7 @@ import typer
 
 from awpbench import rundir
 from awpbench.cli import common
-from awpbench.cli.nets import chosen_subject, load_images, with_preprocessing
+from awpbench.cli.nets import ZooOption, chosen_subject, load_images, with_preprocessing
 from awpbench.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def eval_command(
     *,
-    ckpt: Annotated[str | None, typer.Option(help="A checkpoint of ours, or a foreign state dict.")] = None,
+    ckpt: Annotated[
+        str | None, typer.Option(help="A checkpoint of ours, zoo:NAME of the model zoo, or a foreign state dict.")
+    ] = None,
+    zoo: ZooOption = None,
     model: Annotated[
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
@@ -136,7 +139,7 @@ def eval_command(
     from_file = of_file(EvalConfig, read_config_file(Path(config)) if config else {})
     nets = {"--ckpt": ckpt, "--model": model, "--robustbench": robustbench}
     named = {"dataset": dataset or from_file.get("dataset"), "norm": norm or from_file.get("norm")}
-    subject = chosen_subject(nets, weights, arch, width, preprocessing, **named)
+    subject = chosen_subject(nets, weights, arch, width, preprocessing, **named, zoo=zoo)
     settled, sources = resolve_evaluation(flags, file=from_file, checkpoint=subject.brings, worst=worst)
     sources = {key: subject.origin if source == "checkpoint" else source for key, source in sources.items()}
     whole = load_images(settled.dataset, data_dir, offline)

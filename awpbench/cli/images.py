@@ -10,6 +10,7 @@ import typer
 
 from awpbench import data
 from awpbench.cli import common
+from awpbench.cli.nets import ZooOption, checkpoint_file
 from awpbench.errors import InputError, RefusedError, UsageError, lookup
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _EXAMPLES = re.compile(r"(\d{1,9}):(\d{1,9})")
 
 def pseudolabel(
     *,
-    ckpt: Annotated[str, typer.Option("--ckpt", help="Checkpoint of the net that gives the labels.")],
+    ckpt: Annotated[str, typer.Option("--ckpt", help="Checkpoint of the net that gives the labels, or zoo:NAME.")],
     images: Annotated[
         str, typer.Option("--images", help="File (.npz, or a pickle as of the 500K images), or a data set's name.")
     ],
@@ -36,6 +37,7 @@ def pseudolabel(
         str | None, typer.Option(help="Of a state dict that does not tell it: none, meanstd or plus-minus-1.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Whose mean and std --preprocessing meanstd takes.")] = None,
+    zoo: ZooOption = None,
     force: ForceOption = False,
     device: common.DeviceOption = "auto",
     data_dir: common.DataDirOption = None,
@@ -48,7 +50,7 @@ def pseudolabel(
 
     target = _target(out, force)
     pixels, labels = _images(images, data_dir, offline)
-    checkpoint = _checkpoint(Path(ckpt), preprocessing, dataset, tuple(pixels.shape[1:]))
+    checkpoint = _checkpoint(Path(checkpoint_file(ckpt, zoo)), preprocessing, dataset, tuple(pixels.shape[1:]))
     due = common.Every()
 
     def report(done: int) -> None:

@@ -11,11 +11,18 @@ import typer
 from tabulate import tabulate
 
 from awpbench.cli import common
+from awpbench.cli.nets import ZooOption, checkpoint_file
 
 
 def inspect_command(
     *,
-    ckpt: Annotated[str, typer.Option(help="A checkpoint of ours, or a foreign state dict.", show_default=False)],
+    ckpt: Annotated[
+        str,
+        typer.Option(
+            help="A checkpoint of ours, zoo:NAME of the model zoo, or a foreign state dict.", show_default=False
+        ),
+    ],
+    zoo: ZooOption = None,
     dataset: Annotated[
         str | None, typer.Option(help="On whose test images the preprocessing of a state dict is found by trial.")
     ] = None,
@@ -35,7 +42,13 @@ def inspect_command(
     load = partial(data.load_test, data_dir=Path(data_dir) if data_dir else None, offline=True)
     on = common.resolve_device(device)
     document = inspect(
-        Path(ckpt), load=load, device=on, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing
+        Path(checkpoint_file(ckpt, zoo)),
+        load=load,
+        device=on,
+        arch=arch,
+        width=width,
+        dataset=dataset,
+        preprocessing=preprocessing,
     )
     if as_json:
         common.print_json(document)

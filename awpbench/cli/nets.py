@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from awpbench.cli import common
 from awpbench.errors import UsageError
@@ -13,6 +15,25 @@ if TYPE_CHECKING:
 
     from awpbench.data.images import ImageSet
     from awpbench.evaluation.subject import Subject
+
+
+ZooOption = Annotated[
+    str | None, typer.Option("--zoo", help="Folder of the nets called zoo:NAME; else AWPBENCH_ZOO, else ./model_zoo.")
+]
+
+
+def checkpoint_file(named: str, zoo: str | None) -> str:
+    """Return the file that the name of a checkpoint stands for: `zoo:NAME` or `zoo:NAME/last`, else a path as it is.
+
+    Raises UsageError for a `--zoo` that nothing is looked for in.
+    """
+    from awpbench.zoo import cards
+
+    if named.startswith(cards.PREFIX):
+        return str(cards.locate(named, cards.folder(zoo)))
+    if zoo is not None:
+        raise UsageError("--zoo says where zoo:NAME lies, and no such net is named", "Leave it out, or name one.")
+    return named
 
 
 def _check_net(nets: dict[str, str | None], weights: str | None, describes: object) -> None:
@@ -38,9 +59,11 @@ def chosen_subject(
     *,
     dataset: str | None,
     norm: str | None,
+    zoo: str | None = None,
 ) -> Subject:
     """Load the net that one of `--ckpt`, `--model` and `--robustbench` names."""
     _check_net(nets, weights, arch or width or preprocessing)
+    file = checkpoint_file(nets["--ckpt"] or "", zoo)
     if (model := nets["--model"]) is not None:
         from awpbench.evaluation.subject import from_factory
 
@@ -51,8 +74,7 @@ def chosen_subject(
         return from_robustbench(name, Path(str(weights)), dataset=dataset, norm=norm)
     from awpbench.evaluation.subject import from_checkpoint
 
-    path = Path(str(nets["--ckpt"]))
-    return from_checkpoint(path, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
+    return from_checkpoint(Path(file), arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
 
 
 def with_preprocessing(

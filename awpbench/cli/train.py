@@ -9,6 +9,7 @@ import typer
 
 from awpbench import models, rundir
 from awpbench.cli import common, training
+from awpbench.cli.nets import ZooOption, checkpoint_file
 from awpbench.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -77,8 +78,11 @@ def train(
     ] = None,
     init_from: Annotated[
         str | None,
-        typer.Option(help="Checkpoint to start from (finetuning: its head is replaced).", rich_help_panel=DEFENSE),
+        typer.Option(
+            help="Checkpoint to start from, or zoo:NAME (finetuning: its head is replaced).", rich_help_panel=DEFENSE
+        ),
     ] = None,
+    zoo: ZooOption = None,
     loss: Annotated[
         str | None, typer.Option(help="Of finetuning and rst: at, trades or mart.", rich_help_panel=DEFENSE)
     ] = None,
@@ -216,12 +220,13 @@ def train(
     from awpbench.defaults import read_config_file, resolve_training
 
     elsewhere = {"arch", "method", "config", "out", "force", "device", "data_dir", "offline", "tensorboard"}
-    elsewhere |= {"dry_run", "as_json", "recipe", "checkpoint_every"}
+    elsewhere |= {"dry_run", "as_json", "recipe", "checkpoint_every", "zoo"}
     flags = {key: value for key, value in given.items() if key not in elsewhere}
     flags |= {"architecture": models.canonical(arch) if arch else None, "defense": method}
     from_file = read_config_file(Path(config)) if config else {}
     named = _of_recipe(recipe, flags, from_file, data_dir) if recipe else ("", {})
     resolved, sources = resolve_training(flags, from_file, named=named)
+    resolved = resolved.model_copy(update={"init_from": checkpoint_file(resolved.init_from or "", zoo) or None})
     run = Path(out or Path("runs") / (f"{recipe}-s{resolved.seed}" if recipe else resolved.name()))
     if dry_run:
         if (common.torchrun_place() or (0,))[0] > 0:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from awpbench import rundir
 from awpbench.cli import common
-from awpbench.cli.nets import chosen_subject, load_images
+from awpbench.cli.nets import ZooOption, chosen_subject, load_images
 from awpbench.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def verify_command(
     folder: Annotated[Path, typer.Argument(metavar="RESULT_DIR", help="Folder that eval wrote.", show_default=False)],
     *,
     ckpt: Annotated[str | None, typer.Option(help="The net's checkpoint; else the one of the run folder.")] = None,
+    zoo: ZooOption = None,
     model: Annotated[
         str | None, typer.Option(help="FILE.py:factory or package.module:factory; runs that code.")
     ] = None,
@@ -55,7 +56,7 @@ def verify_command(
     arch, width = (net["architecture"], net["width"]) if foreign else (None, None)
     dataset = dataset or str(document["dataset"])
     facts = {"dataset": dataset, "norm": document["norm"]}
-    subject = as_recorded(chosen_subject(nets, weights, arch, width, None, **facts), document)
+    subject = as_recorded(chosen_subject(nets, weights, arch, width, None, **facts, zoo=zoo), document)
     images, on = load_images(dataset, data_dir, offline), common.resolve_device(device)
     classes = facts_of(dataset).classes
     verifier = Verifier(folder, subject.net, images, classes=classes, device=on, dataset=dataset)
@@ -72,10 +73,12 @@ def verify_command(
 
 
 def _checkpoint(folder: Path, document: dict[str, Any]) -> Path:
-    """Find the checkpoint beside the evaluations of a run."""
-    name = str(document["model"].get("name")).rpartition("/")[2]
-    path = folder.resolve().parent.parent / f"{name}.pt"
-    if folder.resolve().parent.name != rundir.EVAL or not path.is_file():
+    """Find the checkpoint beside the evaluations of a run, or of a net of the model zoo."""
+    from awpbench.zoo.cards import weights_file
+
+    name, run = str(document["model"].get("name")).rpartition("/")[2], folder.resolve().parent.parent
+    path = next((run / each for each in (f"{name}.pt", weights_file(name)) if (run / each).is_file()), None)
+    if folder.resolve().parent.name != rundir.EVAL or path is None:
         mend = "Name it: --ckpt FILE, --model FILE.py:factory, or --weights FILE where it is RobustBench's."
         raise UsageError("the net of this result lies elsewhere", mend)
     return path

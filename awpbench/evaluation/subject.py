@@ -57,7 +57,9 @@ def from_checkpoint(
     loaded = checkpoints.load(path, arch=arch, width=width, dataset=dataset, preprocessing=preprocessing)
     spec, run = loaded.model_spec, path.resolve().parent
     in_run = path.name in (rundir.BEST, rundir.LAST) and (run / rundir.CONFIG).exists()
-    if in_run:
+    if loaded.name is not None:
+        name = loaded.name
+    elif in_run:
         name = f"{run.name}/{path.stem}"
     elif loaded.config is not None:
         name = f"{_trained(loaded.config, path).name()}/{'best' if loaded.optimizer is None else 'last'}"
@@ -72,7 +74,7 @@ def from_checkpoint(
         description={"source": "checkpoint", "name": name, **described},
         checkpoint=loaded.sha256,
         brings=known(dataset=loaded.dataset, norm=loaded.threat_norm, eps=loaded.threat_eps),
-        folder=path.parent / rundir.EVAL if in_run else results_folder(path.stem),
+        folder=path.parent / rundir.EVAL if in_run else results_folder(loaded.name or path.stem),
         training=loaded.config,
         tracked=loaded.metrics if isinstance(loaded.metrics, dict) and not loaded.step else None,
         prefix=f"{path.stem}-" if in_run else "",

@@ -99,17 +99,24 @@ class Verifier:
         Images that are misclassified when clean need no stored image: they are adversarial at distance 0.
         """
         kept = self._evidence()
-        wrong = self._misclassified(self._images.images.float() / 255, np.arange(len(self._images)))
-        if self.result.arrays["label"].tolist() != self._images.labels.tolist():
-            raise CheckError("per_image.npz holds other labels than the test set", MEND)
-        claimed = self.result.arrays["clean.fooled"]
-        found = [self._claim("clean", claimed, wrong)]
+        wrong = self._wrong()
+        found = [self._claim("clean", self.result.arrays["clean.fooled"], wrong)]
         for attack in self.result.document["attacks"]:
             if attack != "clean":
                 fooled = self.result.arrays[f"{attack}.fooled"]
                 shown = self._shown(_of(kept, attack), len(fooled)) | (fooled & wrong[: len(fooled)])
                 found.append(self._claim(attack, fooled, shown))
         return found
+
+    def clean(self) -> Claim:
+        """Measure the clean accuracy again, on the same images."""
+        return self._claim("clean", self.result.arrays["clean.fooled"], self._wrong())
+
+    def _wrong(self) -> np.ndarray[Any, Any]:
+        """Tell which of the images `(n,)` are misclassified when clean."""
+        if self.result.arrays["label"].tolist() != self._images.labels.tolist():
+            raise CheckError("per_image.npz holds other labels than the test set", MEND)
+        return self._misclassified(self._images.images.float() / 255, np.arange(len(self._images)))
 
     def adversarial_images(self) -> tuple[Tensor, int]:
         """Return RobustBench's "new evaluation": for each image `(N, C, H, W)` the first stored one that fools the net,

@@ -24,6 +24,7 @@ from awpbench.leaderboard.row import SCHEMA_VERSION, Board, Reported, Row, board
 FILE = "leaderboard.json"
 VARIABLE = "AWPBENCH_LEADERBOARD"
 LOCK_SECONDS = 60.0
+RESTORE = "Restore it from version control, or move it away and add the results again: awpbench leaderboard add"
 UNDO = "Undo the last edit of the file; rows are never written by hand."
 
 
@@ -50,7 +51,7 @@ def load(path: Path) -> tuple[bytes, dict[str, Any]]:
 
     Raises InputError where the file is missing, holds no JSON object, or is of a newer schema.
     """
-    data, document = _json_object(path)
+    data, document = json_object(path, RESTORE)
     version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         what = f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}"
@@ -163,7 +164,7 @@ def load_row(result: Path, card: str | None = None, *, root: Path | None = None)
     """
     folder = result if result.is_dir() else result.parent
     below = None if root is None else _below(folder, root)
-    return build(folder, below, None if card is None else _card(Path(card)))
+    return build(folder, below, None if card is None else read_card(Path(card)))
 
 
 def build(folder: Path, below: str | None, card: dict[str, Any] | None = None) -> Row:
@@ -201,7 +202,7 @@ def check_targets(*, file: str | None, card: str | None) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     if card is not None:
-        card_of(_card(Path(card)))
+        card_of(read_card(Path(card)))
 
 
 class Written(NamedTuple):
@@ -250,8 +251,8 @@ def _remove_leftovers(path: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def _json_object(path: Path) -> tuple[bytes, dict[str, Any]]:
-    mend = "Restore it from version control, or move it away and add the results again: awpbench leaderboard add"
+def json_object(path: Path, mend: str) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of a file and the JSON object in them; raises InputError where there is none."""
     try:
         data = path.read_bytes()
         document = json.loads(data)
@@ -266,7 +267,8 @@ def _json_object(path: Path) -> tuple[bytes, dict[str, Any]]:
     return data, document
 
 
-def _card(path: Path) -> dict[str, Any]:
+def read_card(path: Path) -> dict[str, Any]:
+    """Read the TOML file of bibliographic keys, unchecked; raises InputError where it is missing or no TOML."""
     mend = 'Write lines such as: venue = "NeurIPS 2020"'
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
