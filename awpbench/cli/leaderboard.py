@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,14 @@ FileOption = Annotated[
         "--file", help="The leaderboard; else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json upwards."
     ),
 ]
+
+
+class With(StrEnum):
+    """Published rows that can be shown beside those of the leaderboard."""
+
+    robustbench = "robustbench"
+
+
 FORMATS = {
     "rich": "on a terminal",
     "md": "Markdown as GitHub shows it",
@@ -57,6 +66,10 @@ def leaderboard(
         list[str] | None, typer.Option(metavar="A,B,...", help="Show these columns only, in this order.")
     ] = None,
     retracted: Annotated[bool, typer.Option("--retracted", help="Name retracted rows and the reasons.")] = False,
+    beside: Annotated[
+        With | None,
+        typer.Option("--with", metavar="robustbench", help="Say where rows would stand among RobustBench's."),
+    ] = None,
     file: FileOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -69,7 +82,7 @@ def leaderboard(
 
     selection = Selection(dataset, norm, defense, awp, _canonical(architecture), extra_data)
     names = tuple(name.strip() for text in columns or () for name in text.split(",") if name.strip())
-    asked = Asked(selection, sort, names, retracted)
+    asked = Asked(selection, sort, names, retracted, beside is not None)
     if context.invoked_subcommand is not None:
         if format or file or as_json or asked != ALL:
             mend = "Write it behind: awpbench leaderboard add RESULT --file F"
@@ -81,6 +94,8 @@ def leaderboard(
     lookup(FORMATS, "format", chosen)
     if names and chosen in WHOLE:
         raise UsageError(f"--columns and {chosen} exclude each other", f"Leave --columns out: {chosen} has everything.")
+    if beside and chosen == "csv":
+        raise UsageError("--with robustbench and csv exclude each other", "Choose --format json.")
     _print(_read(file), chosen, asked)
 
 

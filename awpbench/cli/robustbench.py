@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from awpbench.cli import common
+from awpbench.cli.leaderboard import FileOption, With
 from awpbench.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -21,19 +21,7 @@ if TYPE_CHECKING:
 import_app = typer.Typer(help="Add rows that others published.", no_args_is_help=True)
 export_app = typer.Typer(help="Write rows in the form of others.", no_args_is_help=True)
 
-FileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--file", help="The leaderboard; else AWPBENCH_LEADERBOARD, else the nearest leaderboard.json upwards."
-    ),
-]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="RobustBench's folder model_info.", show_default=False)]
-
-
-class With(StrEnum):
-    """Published rows that can be shown beside those of the leaderboard."""
-
-    robustbench = "robustbench"
 
 
 @import_app.command("robustbench")

@@ -18,6 +18,7 @@ from awpbench.leaderboard.columns import (
     FIXED,
     OF_REPORTED,
     REPORTED,
+    accuracy,
     column,
     gap,
     named,
@@ -27,9 +28,11 @@ from awpbench.leaderboard.columns import (
 )
 from awpbench.leaderboard.derived import hash_of
 from awpbench.leaderboard.escape import latex, markdown, plain
+from awpbench.leaderboard.robustbench.published import Standing
+from awpbench.leaderboard.robustbench.standings import best_known, standings
 from awpbench.leaderboard.row import Board, Reported, Row
 from awpbench.leaderboard.spreadsheet import csv_text
-from awpbench.leaderboard.view import EVERYTHING, Ranking, Reports, Selection, rankings, reported, retracted
+from awpbench.leaderboard.view import EVERYTHING, Line, Ranking, Reports, Selection, rankings, reported, retracted
 
 LEGEND = (
     "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Ranks hold within a table only; "
@@ -47,6 +50,7 @@ class Asked:
     sort: str | None = None
     columns: tuple[str, ...] = ()
     retracted: bool = False
+    beside: bool = False  # say where rows would stand among those that RobustBench published
 
 
 ALL = Asked()
@@ -74,6 +78,7 @@ class Shown:
     retracted: tuple[Row | Reported, ...]
     columns: tuple[str, ...]
     empty: str  # why there is no table where there is none
+    beside: bool
 
     @classmethod
     def of(cls, board: Board, asked: Asked) -> Shown:
@@ -86,11 +91,13 @@ class Shown:
             others = [reports_sorted_by(name, reports, backwards=backwards) for reports in others]
         gone = tuple(retracted(board, asked.selection))
         empty = "no row to show" if board.rows else "no results yet"
-        return cls(tuple(measured), tuple(others), gone, columns, empty)
+        return cls(tuple(measured), tuple(others), gone, columns, empty, asked.beside)
 
     def tables(self) -> list[Table]:
         """Return one table per group of comparable rows, then those of reported ones; or an empty one."""
-        found = [_measured(ranking, self.columns) for ranking in self.rankings]
+        found = []
+        for ranking in self.rankings:
+            found += [_measured(ranking, self.columns), *([_standings(ranking)] if self.beside else [])]
         found += [_reported(reports, self.columns) for reports in self.reports]
         columns = self.columns or (*BEFORE, *AFTER)
         return found or [Table("empty", self.empty, (), columns, (True,) * len(columns), ())]
@@ -147,6 +154,27 @@ def _reported(reports: Reports, asked: Sequence[str]) -> Table:
         tuple(tuple(plain(each.cell(line)) for each in columns) for line in reports.lines),
         legend=REPORTED_LEGEND,
     )
+
+
+def _standings(ranking: Ranking) -> Table:
+    """Say where the rows of a ranking would stand among RobustBench's; no row of one enters the other's ranking."""
+    found = standings(ranking)
+    columns = ("would rank", "model", "accuracy", "next above", "next below")
+    return Table(
+        hash_of({"beside": ranking.group.key})[:16],
+        f"where these rows would stand in {found.title}",
+        found.notes,
+        columns,
+        (True, False, True, False, False),
+        tuple(tuple(map(plain, _standing(line, standing))) for line, standing in found.places),
+        legend="Each row alone, by the range that its interval allows.",
+    )
+
+
+def _standing(line: Line, standing: Standing) -> tuple[str, ...]:
+    near = (standing.above, standing.below)
+    neighbours = [f"{row.id} ({row.accuracy:.2f}, {row.architecture})" if row else "" for row in near]
+    return standing.ranks, line.details.model, accuracy(best_known(line.details)), *neighbours
 
 
 def _key(reports: Reports) -> str:
@@ -244,6 +272,8 @@ def _json(board: Board, shown: Shown, asked: Asked) -> str:
         "rows": [row.document() for row in rows],
         "tables": [*map(_ranking_told, shown.rankings), *map(_reports_told, shown.reports)],
     }
+    if shown.beside:
+        document["beside"] = [_standings_told(ranking) for ranking in shown.rankings]
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -259,6 +289,22 @@ def _ranking_told(ranking: Ranking) -> dict[str, object]:
     ]
     group = ranking.group
     return {"title": ranking.title, "kind": "measured", "ranked_by": group.ranked_by, "n": group.n, "rows": rows}
+
+
+def _standings_told(ranking: Ranking) -> dict[str, object]:
+    found = standings(ranking)
+    rows = [
+        {
+            "id": line.details.id,
+            "rank": [standing.best, standing.worst],
+            "of": standing.total,
+            "same_eps": standing.comparable,
+            "above": standing.above.id if standing.above else None,
+            "below": standing.below.id if standing.below else None,
+        }
+        for line, standing in found.places
+    ]
+    return {"title": found.title, "kind": "reported", "notes": list(found.notes), "rows": rows}
 
 
 def _reports_told(reports: Reports) -> dict[str, object]:

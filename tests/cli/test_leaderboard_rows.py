@@ -14,6 +14,7 @@ from awpbench.cli import app, main
 from awpbench.leaderboard import history, store
 from awpbench.leaderboard.row import Row
 from tests.leaderboard import crafted
+from tests.leaderboard.robustbench.crafted import AWP
 
 NEWER = b'{"schema_version": 3, "rows": [], "more": 1}'
 A, B = (crafted.row(name).awpbench.id for name in "ab")
@@ -256,9 +257,15 @@ def test_no_command_reads_or_changes_a_newer_leaderboard(folder: Path, run: Any,
     store.upsert(Path("good.json"), [crafted.row("a")])
     paper = folder / "model_info" / "cifar10" / "Linf" / "Paper2020.json"
     paper.parent.mkdir(parents=True)
-    paper.write_text(json.dumps(crafted.reported().keys))
+    paper.write_text(json.dumps(AWP))
     quoted = {"source": "https://arxiv.org/abs/2004.05884", "model": "x", "dataset": "cifar10", "threat": "Linf"}
-    quoted |= {"eps": "8/255", "architecture": "PreActResNet-18", "clean_acc": "82", "robust_acc": "55.39 %"}
+    quoted |= {
+        "eps": "8/255",
+        "architecture": "PreActResNet-18",
+        "clean_acc": "82",
+        "robust_acc": "55.39",
+        "attack": "autoattack",
+    }
     Path("quote.toml").write_text("\n".join(f'{key} = "{value}"' for key, value in quoted.items()))
     before = files(folder)
     code, out, err = run(*(str(evaluation) if word == "RESULT" else word for word in words.split()))

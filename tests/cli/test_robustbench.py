@@ -258,8 +258,11 @@ def test_only_a_measured_row_that_counts_is_submitted(theirs: Path, capsys: pyte
         f"error: the row {row.awpbench.id} was retracted: wrong file",
         "mend:  Submit a row that counts.",
     ]
-    assert run("submit", AWP_ID[:-1]) == 2
-    assert error(capsys)[0] == f"error: there is no row {AWP_ID[:-1]!r}"
+    assert run("submit", "robustbench.cifar10.Linf.Wu2021") == 2
+    assert error(capsys) == [
+        "error: there is no row called 'robustbench.cifar10.Linf.Wu2021'",
+        f"mend:  Did you mean {AWP_ID!r}? Ids stand in: awpbench leaderboard --format csv",
+    ]
 
 
 def test_every_paper_has_one_entry_and_rows_without_one_are_named(

@@ -62,7 +62,7 @@ class Standing:
     @property
     def comparable(self) -> int:
         """The number of published rows whose eps is the same number: 0.031 is not 8/255."""
-        return sum(count for eps, count in self.budgets.items() if _exact(eps) == _exact(self.eps))
+        return sum(count for eps, count in self.budgets.items() if same_budget(eps, self.eps))
 
     @property
     def ranks(self) -> str:
@@ -73,7 +73,7 @@ class Standing:
         """Say it in sentences, with what limits the comparison; names and titles in it are RobustBench's."""
         table = f"the {self.total} rows of RobustBench, {self.dataset} {self.threat} ({DATE})"
         words = [f"Would rank {self.ranks} if added to {table}{_between(self.above, self.below)}."]
-        others = {eps: count for eps, count in self.budgets.items() if _exact(eps) != _exact(self.eps)}
+        others = {eps: count for eps, count in self.budgets.items() if not same_budget(eps, self.eps)}
         if others:
             listed = ", ".join(f"{count} have eps {eps}" for eps, count in others.items())
             words.append(f"{self.comparable} of them have eps {self.eps}; {listed}, which is another budget.")
@@ -149,6 +149,11 @@ def _published(entry: Entry) -> Published:
 def _rank(rows: list[Published], accuracy: float) -> int:
     percent = round(100 * accuracy, 2)
     return 1 + sum(row.accuracy > percent for row in rows)
+
+
+def same_budget(one: str, other: str) -> bool:
+    """Tell whether two texts are the same number: 0.5 and 128/256 are, 0.031 and 8/255 are not."""
+    return _exact(one) == _exact(other)
 
 
 def _exact(eps: str) -> Fraction:
