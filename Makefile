@@ -101,7 +101,7 @@ bench: $(STAMP) ## Time our training step against the AWP authors': make bench A
 	$(BIN)/python benchmarks/train_step.py --authors "$(AUTHORS)" --method trades --width 16
 	$(BIN)/python benchmarks/startup.py
 
-CKPT ?= model_zoo/cifar10-prn18-w16-at-s0/best.pt
+CKPT ?= model_zoo/cifar10-prn18-w16-at-s0/best.safetensors
 ATTACKS := $(PUBLIC)/bin/python benchmarks/attacks.py
 
 bench-attacks: $(PUBLIC_STAMP) ## Time our attacks against the public tools': make bench-attacks CKPT=path/to/best.pt

@@ -81,7 +81,7 @@ def subjects(args: argparse.Namespace, device: torch.device) -> Iterator[Subject
         if name in PEERS:
             yield of_peer(args.shared / "peers" / "factories.py", name, n, args.data_dir, device)
         else:
-            yield of_checkpoint(ZOO / name / "best.pt", n, args.data_dir, device)
+            yield of_checkpoint(ZOO / name / "best.safetensors", n, args.data_dir, device)
 
 
 def compare(args: argparse.Namespace, subject: Subject) -> Iterator[dict[str, Any]]:

@@ -61,6 +61,11 @@ def test_the_wheel_holds_the_snapshot_of_robustbench(wheel: zipfile.ZipFile) -> 
     assert wheel.read(name) == (ROOT / name).read_bytes()
 
 
+def test_the_wheel_holds_what_the_page_is_made_of(wheel: zipfile.ZipFile) -> None:
+    folder = "awpbench/leaderboard/page"
+    assert {f"{folder}/page.{ending}" for ending in ("html.j2", "css", "js")} <= set(wheel.namelist())
+
+
 def test_the_wheel_carries_the_version_of_the_package_and_its_command(wheel: zipfile.ZipFile) -> None:
     info = f"awpbench-{awpbench.__version__}.dist-info"
     assert email.message_from_bytes(wheel.read(f"{info}/METADATA"))["Version"] == awpbench.__version__

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from awpbench import rundir
+from awpbench import checkpoints, rundir
 from awpbench.cli import main
 from awpbench.evaluation.results import Result
 from awpbench.leaderboard import store
-from awpbench.leaderboard.row import Row
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(
@@ -21,18 +19,23 @@ pytestmark = pytest.mark.skipif(
 RESULTS = sorted(path.parent for path in (ROOT / "model_zoo").glob("*/eval/*/result.json"))
 
 
-def said(row: Row) -> dict[str, Any]:
-    """What a row says, but for the version of awpbench that built it."""
-    document = row.document()
-    del document["awpbench"]["tool_version"]
-    return document
-
-
 def test_the_rows_of_the_leaderboard_are_those_of_the_stored_results() -> None:
-    board = store.read(ROOT / "leaderboard.json")
-    stored = [store.load_row(folder) for folder in RESULTS]
-    assert stored
-    assert {row.awpbench.id: said(row) for row in board.rows} == {row.awpbench.id: said(row) for row in stored}
+    """Every row that counts is built again from the result that it names."""
+    rows = {row.awpbench.id: row for row in store.read(ROOT / "leaderboard.json").rows if not row.awpbench.retracted}
+    stored = {row.awpbench.id: row for row in (store.load_row(folder, root=ROOT) for folder in RESULTS)}
+    assert rows.keys() == stored.keys()
+    assert len(stored) == 8
+    assert all(row.same_content(stored[name]) for name, row in rows.items())
+
+
+def test_the_committed_leaderboard_and_zoo_are_as_awpbench_wrote_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("AWPBENCH_LEADERBOARD", raising=False)
+    assert main(["leaderboard", "check"]) == 0
+    assert "8 built again from the results that they name: as awpbench wrote it" in capsys.readouterr().out
+    assert main(["zoo", "check", "--no-clean", "--zoo", "model_zoo"]) == 0
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: "/".join(folder.parts[-3::2]))
@@ -57,8 +60,10 @@ def test_the_comparison_in_the_readme_is_what_the_command_prints(
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: "/".join(folder.parts[-3::2]))
 def test_a_result_names_the_checkpoint_beside_it(folder: Path) -> None:
-    checkpoint = folder.parents[1] / f"{folder.name.split('-')[0]}.pt"
-    assert Result.read(folder).document["hashes"]["checkpoint"] == rundir.sha256(checkpoint)
+    checkpoint = folder.parents[1] / f"{folder.name.split('-')[0]}.safetensors"
+    assert Result.read(folder).document["hashes"]["weights"] == checkpoints.of_weights(
+        checkpoints.load(checkpoint).build()
+    )
     assert checkpoint.with_name(f"{checkpoint.name}.sha256").read_text().split() == [
         rundir.sha256(checkpoint),
         checkpoint.name,

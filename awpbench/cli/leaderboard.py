@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from awpbench.cli import common
-from awpbench.errors import UsageError, lookup
+from awpbench.errors import InputError, RefusedError, UsageError, lookup
 
 if TYPE_CHECKING:
     from awpbench.leaderboard.render import Asked
@@ -97,6 +98,44 @@ def leaderboard(
     if beside and chosen == "csv":
         raise UsageError("--with robustbench and csv exclude each other", "Choose --format json.")
     _print(_read(file), chosen, asked)
+
+
+@app.command()
+def page(
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="Where the page is written.", show_default=False)],
+    *,
+    file: FileOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is no page of awpbench.")] = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Write the leaderboard as one static HTML page, which needs neither a network nor a server."""
+    from awpbench import rundir
+    from awpbench.leaderboard.page import render
+
+    _refuse_to_overwrite(out, force)
+    written = render(_read(file))
+    try:
+        rundir.atomic_write(out, written)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}", "Make room or permission there.") from error
+    if as_json:
+        common.print_json({"file": str(out), "bytes": len(written)})
+    else:
+        common.print_text(f"wrote {out}")
+
+
+def _refuse_to_overwrite(out: Path, force: bool) -> None:
+    """Raise RefusedError where a file stands that awpbench did not write as a page."""
+    from awpbench.leaderboard.page import is_page
+
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", f"Name a file: awpbench leaderboard page {out / 'index.html'}")
+    if out.exists() and not force:
+        with out.open("rb") as file:
+            if not is_page(file.read(1000)):
+                raise RefusedError(
+                    f"{out} exists and is no page of awpbench", "Name another file, or overwrite it with --force."
+                )
 
 
 def _read(file: str | None) -> Board:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from awpbench.errors import lookup
 from awpbench.evaluation.suites import SUITES
 from awpbench.leaderboard.attacks import Attack, in_columns, strongest
-from awpbench.leaderboard.details import Details, Score
+from awpbench.leaderboard.details import Details, Score, Source
 from awpbench.leaderboard.row import Board
 from awpbench.leaderboard.view import Line, Ranking, Report, Reports, deciding, number
 
@@ -162,6 +162,10 @@ def _word(key: str) -> Column[Report]:
     return _text(lambda line: told(line.row.keys.get(key)))
 
 
+def _source(source: Source) -> str:
+    return source.reference + (f" (under {source.attack})" if source.attack else "")
+
+
 REPORTED: dict[str, Column[Report]] = {
     "rank": Column(
         lambda line: "" if line.place is None else str(line.place),
@@ -175,7 +179,7 @@ REPORTED: dict[str, Column[Report]] = {
     "autoattack": _percent(lambda line: "autoattack_acc"),
     "best known": _percent(lambda line: deciding(line.row)),
     "venue": _word("venue"),
-    "source": _text(lambda line: line.row.awpbench.source.reference),
+    "source": _text(lambda line: _source(line.row.awpbench.source)),
 }
 REPORTED_BESIDE: dict[str, Column[Report]] = {
     "id": _text(lambda line: line.row.awpbench.id),

@@ -18,6 +18,7 @@ from awpbench.evaluation.statistics import mcnemar, paired_difference
 from awpbench.leaderboard.attacks import beside, in_columns, strongest, told
 from awpbench.leaderboard.derived import hash_of
 from awpbench.leaderboard.details import Details
+from awpbench.leaderboard.robustbench.ranking import deciding_keys
 from awpbench.leaderboard.row import Board, Reported, Row
 
 WEIGHT_PERTURBATION = {"awp_steps", "awp_alternations", "awp_size"}  # of config.json: a run without AWP has no use of
@@ -249,8 +250,9 @@ def _numbered(rows: Iterable[Reported]) -> list[Report]:
 
 
 def deciding(row: Reported) -> str | None:
-    """Name the key by which RobustBench ranks a row: `external`, else that of AutoAttack, else that of corruptions."""
-    keys = ("external", "autoattack_acc", "corruptions_acc")
+    """Name the key by which RobustBench ranks a row; of a paper that knows none of them, what it reports."""
+    claimed = ("reported",) if row.awpbench.source.kind == "paper" else ()
+    keys = (*deciding_keys(row.awpbench.threat), *claimed)
     return next((key for key in keys if number(row.keys.get(key)) is not None), None)
 
 

@@ -271,7 +271,7 @@ def test_a_published_net_passes_every_check(name: str, shared: Path, cifar_root:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["best.pt", "last.pt"])
+@pytest.mark.parametrize("file", ["best.safetensors", "last.safetensors"])
 @pytest.mark.parametrize("run", ["cifar10-prn18-w16-at-s0", "cifar10-prn18-w16-at-awp-s0"])
 def test_a_net_of_the_model_zoo_passes_every_check(run: str, file: str, cifar_root: Path) -> None:
     net = checkpoints.load(ROOT / "model_zoo" / run / file).build()

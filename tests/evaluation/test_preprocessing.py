@@ -159,7 +159,7 @@ def test_a_preprocessing_that_is_given_or_in_the_file_is_not_tried(
 def test_the_preprocessing_of_our_own_nets_is_found_in_their_bare_weights(
     run: str, tmp_path: Path, cifar_root: Path
 ) -> None:
-    own = checkpoints.load(ZOO / run / "best.pt")
+    own = checkpoints.load(ZOO / run / "best.safetensors")
     torch.save(own.state_dict, tmp_path / "bare.pt")
     foreign = checkpoints.load(tmp_path / "bare.pt", dataset="cifar10")
     trial = find(foreign, "cifar10", data.load_test("cifar10", data_dir=cifar_root, offline=True), CPU)

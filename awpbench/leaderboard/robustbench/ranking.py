@@ -29,7 +29,9 @@ def rank(entries: Iterable[Entry]) -> list[Place]:
 
 def accuracy(entry: Entry) -> float:
     """Return what decides an entry's place: `external` if present, else `autoattack_acc`; in corruptions their own."""
-    document = entry.document
-    if entry.threat == "corruptions":
-        return float(document["corruptions_acc"])
-    return float(document["external"] if "external" in document else document["autoattack_acc"])
+    return float(next(entry.document[key] for key in deciding_keys(entry.threat) if key in entry.document))
+
+
+def deciding_keys(threat: str) -> tuple[str, ...]:
+    """Name the keys that decide a place in a table of this threat, the first that a row has before the others."""
+    return ("corruptions_acc",) if threat == "corruptions" else ("external", "autoattack_acc")
