@@ -208,7 +208,7 @@ def test_a_row_opens_its_details_and_closes_them(page: Any) -> None:
     row(page, name).get_by_role("button").click()
     facts = page.locator(".facts:visible")
     text = facts.inner_text()
-    for part in ("awpbench train prn18", "Training configuration", "What AWP adds", "Hashes", "@misc{", "e" * 64):
+    for part in ("awpbench train prn18", "Training configuration", "What AWP adds", "Hashes", "@article{", "e" * 64):
         assert part in text
     assert row(page, name).get_by_role("button").get_attribute("aria-expanded") == "true"
     row(page, name).get_by_role("button").click()
