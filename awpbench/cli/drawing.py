@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from awpbench.leaderboard.render import Table
 
+READABLE = 24  # characters: a name is not folded into less where there is room for it
 BORDERS = 3  # characters beside the text of a cell: two blanks and a line
 
 
@@ -25,6 +26,8 @@ def draw(tables: Sequence[Table], legend: str, remarks: Sequence[str]) -> None:
     for table in tables:
         console.print()
         console.print(Text(table.title, style="bold"))
+        if table.legend != legend:
+            console.print(Text(table.legend, style="dim"))
         for drawn in fitting(table, console.width):
             console.print(drawn)
         for note in table.notes:
@@ -47,6 +50,7 @@ def fitting(table: Table, width: int) -> list[RichTable]:
     folded = {name for name in ("model", "paper", "authors", "source") if name in table.columns}  # long, and may fold
     others = [length for name, length in zip(table.columns, lengths, strict=True) if name not in folded]
     longest = max(others, default=0) + BORDERS
+    longest = max(longest, min(READABLE, max(lengths)) + BORDERS)
     side_by_side = max(1, (width - first - 1) // longest)
     chunks = [table.rows[start : start + side_by_side] for start in range(0, len(table.rows), side_by_side)]
     turned = [tuple(zip(table.columns, *chunk, strict=True)) for chunk in chunks]

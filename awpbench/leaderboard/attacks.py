@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from awpbench.attacks import worst_steps
+from awpbench.evaluation.statistics import wilson
 
 ROUNDING = 5e-5  # result.json gives fractions to four decimals at least
 COLUMNS = ("clean", "fgsm", "pgd", "cw-inf", "spsa", "autoattack")  # the order of the paper's Table 2
@@ -52,20 +53,25 @@ class Attack(BaseModel):
 
     @model_validator(mode="after")
     def _follows_from_its_counts(self) -> Attack:
-        if self.correct > self.n:
-            raise ValueError(f"{self.correct} of {self.n} images are correct")
-        if abs(self.accuracy - self.correct / self.n) > ROUNDING:
-            exact = f"{self.correct / self.n:.4f}"
-            raise ValueError(f"accuracy is {self.accuracy}, but {self.correct} of {self.n} is {exact}")
-        low, high = self.interval
-        if not low - ROUNDING <= self.accuracy <= high + ROUNDING:
-            raise ValueError(f"the interval [{low}, {high}] does not hold the accuracy {self.accuracy}")
+        check_counts(self.correct, self.n, self.accuracy, self.interval)
         return self
 
     @property
     def percent(self) -> str:
         """The accuracy as RobustBench writes it: percent with two decimals, no sign."""
         return f"{100 * self.correct / self.n:.2f}"
+
+
+def check_counts(correct: int, n: int, accuracy: float, interval: tuple[float, float]) -> None:
+    """Raise ValueError where an accuracy or its 95 % Wilson interval does not follow from the counts."""
+    if correct > n:
+        raise ValueError(f"{correct} of {n} images are correct")
+    if abs(accuracy - correct / n) > ROUNDING:
+        raise ValueError(f"accuracy is {accuracy}, but {correct} of {n} is {correct / n:.4f}")
+    low, high = wilson(correct, n)
+    if max(abs(interval[0] - low), abs(interval[1] - high)) > ROUNDING:
+        told = f"[{interval[0]}, {interval[1]}]"
+        raise ValueError(f"the interval is {told}, but that of {correct} of {n} is [{low:.4f}, {high:.4f}]")
 
 
 def told(definition: Mapping[str, Any]) -> str:

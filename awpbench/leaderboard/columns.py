@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from awpbench.errors import lookup
+from awpbench.evaluation.statistics import wilson
 from awpbench.evaluation.suites import SUITES
 from awpbench.leaderboard.attacks import Attack, in_columns, strongest
 from awpbench.leaderboard.details import Details, Score, Source
@@ -50,7 +51,7 @@ def _architecture(row: Details) -> str:
 
 def numbers(score: Attack | Score) -> tuple[str, str, str, str]:
     """Return accuracy, lower and upper end of the interval in percent with two decimals, and n."""
-    low, high = score.interval
+    low, high = wilson(score.correct, score.n)  # the row's own is rounded
     return f"{100 * score.correct / score.n:.2f}", f"{100 * low:.2f}", f"{100 * high:.2f}", str(score.n)
 
 

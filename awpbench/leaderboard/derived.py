@@ -61,7 +61,7 @@ def details_of(result: Mapping[str, Any], arrays: Mapping[str, Any], folder: str
     }
     details = checked(Details, values, "the result", AGAIN)
     outcomes = _outcomes(details, arrays)
-    return details.model_copy(update={"id": _identifier(details), "outcomes": outcomes})
+    return details.model_copy(update={"id": identifier(details), "outcomes": outcomes})
 
 
 def _outcomes(details: Details, arrays: Mapping[str, Any]) -> Outcomes:
@@ -120,6 +120,9 @@ def robustbench_keys(details: Details) -> dict[str, Any]:
     complete = autoattack is not None and autoattack.complete
     verdict = details.audit.verdict
     return {
+        "number_forward_passes": 1,
+        "architecture": published(details),
+        "footnote": footnote(details) if details.partial else None,
         "dataset": details.dataset,
         "eps": details.eps,
         "clean_acc": attacks["clean"].percent,
@@ -156,7 +159,7 @@ def footnote(details: Details) -> str:
     return f"Measured on part of the test set: {told}."
 
 
-def _identifier(details: Details) -> str:
+def identifier(details: Details) -> str:
     """Name what was measured: equal names mean that the newer row supersedes the older one (docs/leaderboard.md).
 
     A net that we trained is known by its name and configuration, any other by its weights.

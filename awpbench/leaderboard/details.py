@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from awpbench.config import Norm, Ratio
 from awpbench.errors import InputError, UsageError
-from awpbench.leaderboard.attacks import Attack, Fraction, Json, in_canonical_order, in_columns, strongest
+from awpbench.leaderboard.attacks import Attack, Fraction, Json, check_counts, in_canonical_order, in_columns, strongest
 
 ID = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$"
 FOLDER = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*$"
@@ -90,6 +90,11 @@ class Score(Strict):
     accuracy: Fraction
     interval: tuple[Fraction, Fraction]
 
+    @model_validator(mode="after")
+    def _follows_from_its_counts(self) -> Score:
+        check_counts(self.correct, self.n, self.accuracy, self.interval)
+        return self
+
 
 class Robust(Strict):
     """What a training run measured on `n` of its images: clean and robust accuracy."""
@@ -139,12 +144,16 @@ class Outcomes(Strict):
 
 
 class Event(Strict):
-    """What happened to a row on a day (UTC; null: not known). `digest` and `reported` are of the row before."""
+    """What happened to a row on a day (UTC; null: not known). `digest`, `reported` and `result` are of the row before.
+
+    `result` is the hash of its result, of a reported row that of its keys but for the bibliography.
+    """
 
     date: Day | None
     action: Literal["added", "superseded", "retracted", "restored", "migrated"]
     digest: Digest | None = None
     reported: Percent | None = None
+    result: Digest | None = None
     reason: str | None = Field(default=None, min_length=1)
 
 

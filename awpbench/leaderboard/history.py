@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from awpbench.errors import RefusedError
-from awpbench.leaderboard.details import PERCENT, Event, Retraction
+from awpbench.leaderboard.derived import hash_of
+from awpbench.leaderboard.details import PERCENT, Card, Event, Retraction
 from awpbench.leaderboard.row import Reported, Row
 
 Outcome = Literal["added", "superseded", "unchanged"]
@@ -28,7 +29,15 @@ def reported(row: Row | Reported) -> str | None:
 def event(action: Action, before: Row | Reported, reason: str | None = None) -> Event:
     """Tell what happens today to a row."""
     told = " ".join(reason.split()) if reason else None
-    return Event(date=today(), action=action, digest=before.awpbench.digest, reported=reported(before), reason=told)
+    facts = {"digest": before.awpbench.digest, "reported": reported(before), "result": substance(before)}
+    return Event(date=today(), action=action, **facts, reason=told)
+
+
+def substance(row: Row | Reported) -> str | None:
+    """Return the hash of what a row says, whatever its card: of its result, or of the keys that are no bibliography."""
+    if isinstance(row, Row):
+        return row.awpbench.hashes.get("result")
+    return hash_of({key: value for key, value in row.keys.items() if key not in Card.model_fields})
 
 
 def following(
@@ -36,8 +45,9 @@ def following(
 ) -> tuple[Row | Reported, Outcome]:
     """Return the row that stands in the file once `new` was put in place of `old`, and what that is called.
 
-    A retraction ends where something else was measured, or reported, than what was retracted: a new card alone does not
-    end it. Raises RefusedError where one of the two was measured and the other was not.
+    A retraction ends where something else was measured, or reported, than what was retracted: neither a new card ends
+    it, nor the retracted result itself after another one. Raises RefusedError where one of the two was measured and the
+    other was not.
     """
     if old is None:
         return new.sealed(history=(Event(date=today(), action="added"),)), "added"
@@ -49,14 +59,20 @@ def following(
     if new.same_content(old):
         return old, "unchanged"
     history = (*old.awpbench.history, event("superseded", old))
-    retracted = old.awpbench.retracted if _same_result(old, new) else None
+    same = substance(old) == substance(new)
+    retracted = old.awpbench.retracted if same else _retraction(history, substance(new))
     return new.sealed(history=history, retracted=retracted), "superseded"
 
 
-def _same_result(old: Row | Reported, new: Row | Reported) -> bool:
-    if not (isinstance(old, Row) and isinstance(new, Row)):
-        return False
-    return old.awpbench.hashes.get("result") == new.awpbench.hashes.get("result")
+def _retraction(history: tuple[Event, ...], result: str | None) -> Retraction | None:
+    """Return the retraction of a result that a history tells of, None where there is none or it was restored."""
+    found = None
+    for each in history:
+        if each.result == result and each.action == "retracted":
+            found = Retraction(date=each.date or today(), reason=each.reason or "not told")
+        elif each.result == result and each.action == "restored":
+            found = None
+    return found
 
 
 def with_mark(row: Row | Reported, reason: str | None, *, restored: bool) -> Row | Reported:

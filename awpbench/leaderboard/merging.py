@@ -85,9 +85,11 @@ def _weight(row: AnyRow) -> tuple[int, bool, str]:
 
 
 def _forgets_a_retraction(row: AnyRow, other: AnyRow) -> bool:
-    if other.awpbench.retracted is None or row.awpbench.retracted is not None:
+    """Tell whether a row knows nothing of another one's retraction: neither that nor that it was taken back."""
+    if other.awpbench.retracted is None:
         return False
-    return all(each.action != "restored" for each in row.awpbench.history)
+    told = [each for each in other.awpbench.history if each.action == "retracted"]
+    return not told or told[-1] not in row.awpbench.history
 
 
 def _has_the_evidence_that_lacks(row: AnyRow, old: AnyRow) -> bool:

@@ -38,7 +38,7 @@ def _row_from_1(row: Any) -> Any:
         new |= {"attacks": {"worst_case": None, "outcomes": None}, "train": {"tracked": None}}.get(key, {})
         if key == "hashes":
             new["result"] = None
-    event = {"date": None, "action": "migrated", "digest": None, "reported": row.get("reported")}
+    event = {"date": None, "action": "migrated", "digest": None, "reported": row.get("reported"), "result": None}
     new |= {"history": [{**event, "reason": "from schema version 1"}], "retracted": None, "digest": None}
     try:
         return {**row, "awpbench": {**new, "digest": hash_of({**row, "awpbench": new})}}

@@ -38,7 +38,10 @@ LEGEND = (
     "Accuracy in percent, its 95 % Wilson interval, and n, the number of images. Ranks hold within a table only; "
     "rows whose intervals overlap share a range of ranks."
 )
-REPORTED_LEGEND = "Accuracies in percent and ranks as RobustBench gives them."
+REPORTED_LEGENDS = {
+    "robustbench": "Accuracies in percent and ranks as RobustBench gives them.",
+    "paper": "Accuracies in percent as their papers give them; nobody measured them again.",
+}
 PADDED = 60  # characters: a longer cell makes only its own line longer
 
 
@@ -152,7 +155,7 @@ def _reported(reports: Reports, asked: Sequence[str]) -> Table:
         tuple(names),
         tuple(each.ours for each in columns),
         tuple(tuple(plain(each.cell(line)) for each in columns) for line in reports.lines),
-        legend=REPORTED_LEGEND,
+        legend=REPORTED_LEGENDS[reports.kind],
     )
 
 
@@ -178,7 +181,7 @@ def _standing(line: Line, standing: Standing) -> tuple[str, ...]:
 
 
 def _key(reports: Reports) -> str:
-    return hash_of({"kind": reports.kind, "dataset": reports.dataset, "threat": reports.threat})[:16]
+    return hash_of({"kind": reports.kind, "table": [reports.dataset, reports.threat, reports.attacked]})[:16]
 
 
 def _retraction(row: Row | Reported) -> str:
@@ -192,7 +195,8 @@ def _markdown(shown: Shown, asked: Asked) -> str:
     blocks = [LEGEND]
     for table in shown.tables():
         notes = ["\n".join(f"- {markdown(note)}" for note in table.notes)] if table.notes else []
-        blocks += [f"### {markdown(table.title)}", _github(table), *notes]
+        legend = [] if table.legend == LEGEND else [markdown(table.legend)]
+        blocks += [f"### {markdown(table.title)}", *legend, _github(table), *notes]
     lines = shown.retractions(asked.retracted)
     if lines and asked.retracted:
         blocks += ["### retracted", "\n".join(f"- {markdown(line)}" for line in lines)]

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from awpbench.leaderboard.derived import details_of, footnote, hash_of, published, robustbench_keys
+from awpbench.leaderboard.derived import details_of, hash_of, identifier, robustbench_keys
 from awpbench.leaderboard.details import (
     Card,
     Details,
@@ -111,6 +111,8 @@ class Row(_Row):
         for key, value in robustbench_keys(self.awpbench).items():
             if getattr(self, key) != value:
                 raise ValueError(f"{key} is {getattr(self, key)!r}, but the awpbench object makes it {value!r}")
+        if self.awpbench.id != (known := identifier(self.awpbench)):
+            raise ValueError(f"the id is {self.awpbench.id!r}, but the awpbench object makes it {known!r}")
 
     @classmethod
     def from_result(
@@ -130,9 +132,7 @@ class Row(_Row):
         bibliography = card_of(card or {})
         details = details_of(result, arrays, folder)
         keys = bibliography.model_dump() | robustbench_keys(details)
-        keys["number_forward_passes"] = 1
-        keys["architecture"] = published(details)
-        keys["footnote"] = footnote(details) if details.partial else None
+        keys["additional_data"] |= bool((details.train or {}).get("unlabelled"))
         return cls(**keys, awpbench=details).sealed()
 
     def with_bibliography_of(self, other: Row) -> Row:

@@ -81,7 +81,7 @@ def changing(path: Path) -> Iterator[dict[str, Row | Reported]]:
     the file; after the block the rows are in the file. Raises RefusedError where the lock stays taken, InputError where
     the file cannot be read or written, and then leaves the file as it was, as it does where the block raises.
     """
-    path = path.resolve()  # so that a link stays a link
+    path = Path(os.path.realpath(path))  # so that a link stays a link
     try:
         _check_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +162,9 @@ def load_row(result: Path, card: str | None = None, *, root: Path | None = None)
     The row says where the result lies where that is below `root`, the leaderboard's folder. Raises what `build` raises,
     and InputError for a card that cannot be used.
     """
+    if not result.is_dir() and (result.name != rundir.RESULT or not result.is_file()):
+        mend = "Name the folder that awpbench eval wrote, or the result.json in it."
+        raise InputError(f"there is no result at {result}", mend)
     folder = result if result.is_dir() else result.parent
     below = None if root is None else _below(folder, root)
     return build(folder, below, None if card is None else read_card(Path(card)))

@@ -215,6 +215,7 @@ class Reports:
     kind: str
     dataset: str
     threat: str
+    attacked: str  # a paper's eps and attack: other ones are not comparable; RobustBench ranks a folder as a whole
     lines: tuple[Report, ...]
     total: int
 
@@ -223,22 +224,29 @@ class Reports:
         """Who says so of what, on one line."""
         who = {"robustbench": "by RobustBench", "paper": "in papers"}[self.kind]
         shown = "" if len(self.lines) == self.total else f"; {len(self.lines)} of {self.total} rows shown"
-        return f"reported {who}, not measured here: {self.dataset}, {self.threat}{shown}"
+        return f"reported {who}, not measured here: {self.dataset}, {self.threat}{self.attacked}{shown}"
 
 
 def reported(board: Board, selection: Selection = EVERYTHING) -> list[Reports]:
     """Return the reported rows that count, numbered as RobustBench does. Places are those among all rows of a table."""
-    tables: dict[tuple[str, str, str], list[Reported]] = defaultdict(list)
+    tables: dict[tuple[str, str, str, str], list[Reported]] = defaultdict(list)
     for row in board.reported:
         if row.awpbench.retracted is None:
             own = row.awpbench
-            tables[own.source.kind, own.dataset, own.threat].append(row)
+            tables[own.source.kind, own.dataset, own.threat, _attacked(row)].append(row)
     reports = []
-    for (kind, dataset, threat), rows in sorted(tables.items()):
+    for (kind, dataset, threat, attacked), rows in sorted(tables.items()):
         shown = tuple(report for report in _numbered(rows) if selection.takes(report.row))
         if shown:
-            reports.append(Reports(kind, dataset, threat, shown, len(rows)))
+            reports.append(Reports(kind, dataset, threat, attacked, shown, len(rows)))
     return reports
+
+
+def _attacked(row: Reported) -> str:
+    own = row.awpbench
+    if own.source.kind == "robustbench":
+        return ""
+    return (f" {own.eps}" if own.eps else "") + (f", under {own.source.attack}" if own.source.attack else "")
 
 
 def _numbered(rows: Iterable[Reported]) -> list[Report]:
@@ -296,9 +304,13 @@ def _run(row: Details) -> Run:
 
 
 def _baselines(rows: Iterable[Row]) -> dict[Run, Details]:
-    """Return the rows of runs without any weight perturbation."""
+    """Return the best row of each run without any weight perturbation, of rows that come best first."""
     plain = [row.awpbench for row in rows if row.awpbench.train is not None and row.awpbench.awp is None]
-    return {_run(row): row for row in plain if not (row.train or {}).get("rwp")}
+    found: dict[Run, Details] = {}
+    for row in plain:
+        if not (row.train or {}).get("rwp"):
+            found.setdefault(_run(row), row)  # a run that was repeated under another name: no gain over a weaker one
+    return found
 
 
 def _gain(row: Details, baselines: dict[Run, Details]) -> Gain | None:

@@ -112,7 +112,8 @@ def test_a_row_is_retracted_restored_and_its_history_printed(folder: Path, run: 
 def test_a_history_is_one_json_document(run: Any) -> None:
     store.upsert(Path("leaderboard.json"), [crafted.row("a")])
     code, out, _ = run("history", A, "--json")
-    added = {"date": "2026-01-01", "action": "added", "digest": None, "reported": None, "reason": None}
+    added = {"date": "2026-01-01", "action": "added", "digest": None, "reported": None}
+    added |= {"result": None, "reason": None}
     expected = {"id": A, "digest": only().awpbench.digest, "retracted": None, "history": [added]}
     assert (code, json.loads("\n".join(out))) == (0, expected)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from awpbench.errors import AwpbenchError, InputError, RefusedError, UsageError
 from awpbench.leaderboard import history, store
-from awpbench.leaderboard.details import Event
+from awpbench.leaderboard.details import Event, Retraction
 from awpbench.leaderboard.row import Reported, Row, board_of
 from awpbench.leaderboard.view import rankings, retracted
 from tests.leaderboard import crafted
@@ -65,7 +65,7 @@ def test_a_history_tells_everything_and_how_the_row_was_before(path: Path, day: 
         day(when)
         change()
         digests.append(only(path).awpbench.digest)
-    before = {"reported": "18.33"}
+    before = {"reported": "18.33", "result": crafted.row("a").awpbench.hashes["result"]}
     assert only(path).awpbench.history == (
         Event(date="2026-01-01", action="added"),
         Event(date="2026-01-02", action="retracted", digest=digests[0], reason="the wrong checkpoint", **before),
@@ -207,8 +207,9 @@ STEPS = st.lists(st.sampled_from(["a 0", "a 1", "a 2", "retract", "restore"]), m
 
 @given(STEPS)
 def test_whatever_happens_the_history_is_one_chain_of_digests(steps: list[str]) -> None:
-    row: Row | Reported | None = None
+    row: Any = None
     digests: list[str | None] = []
+    gone: set[str | None] = set()  # results that were retracted and not restored
     for step in steps:
         before = row
         try:
@@ -216,15 +217,43 @@ def test_whatever_happens_the_history_is_one_chain_of_digests(steps: list[str]) 
                 row, _ = history.following(row, RESULTS[int(step[-1])], keep_bibliography=True)
             elif row is not None:
                 row = history.with_mark(row, "why", restored=step == "restore")
+                (gone.discard if step == "restore" else gone.add)(row.awpbench.hashes["result"])
         except RefusedError:
             continue
         if row is not before and before is not None:
             digests.append(before.awpbench.digest)
     if row is not None:
         assert [event.digest for event in row.awpbench.history] == [None, *digests]
-        last = [e.action for e in row.awpbench.history if e.action in ("retracted", "restored", "superseded")][-1:]
-        assert (row.awpbench.retracted is not None) == (last == ["retracted"])
+        assert (row.awpbench.retracted is not None) == (row.awpbench.hashes["result"] in gone)
         assert board_of((row,)).rows == (row,)
 
 
 RESULTS = [crafted.row("a", seed=seed) for seed in range(3)]
+
+
+def test_a_retracted_result_does_not_come_back_behind_another_one(path: Path) -> None:
+    first, other = crafted.row("a"), crafted.row("a", seed=7)
+    store.upsert(path, [first])
+    store.retract(path, A, "the wrong checkpoint")
+    store.upsert(path, [other])
+    assert only(path).awpbench.retracted is None
+    store.upsert(path, [first])
+    assert only(path).awpbench.retracted == Retraction(date="2026-01-01", reason="the wrong checkpoint")
+    store.restore(path, A)
+    store.upsert(path, [other])
+    store.upsert(path, [first])
+    assert only(path).awpbench.retracted is None
+
+
+def test_another_venue_does_not_bring_a_withdrawn_number_back(path: Path) -> None:
+    store.upsert(path, [crafted.reported()])
+    name = only(path).awpbench.id
+    store.retract(path, name, "withdrawn")
+    row = only(path)
+    assert isinstance(row, Reported)
+    for key, value, counts in (("venue", "ICLR 2021", False), ("reported", "12.00", True)):
+        keys = {**row.keys, key: value}
+        own = row.awpbench
+        new = Reported.of(name, model=own.model, dataset=own.dataset, threat=own.threat, keys=keys, source=own.source)
+        store.upsert(path, [new])
+        assert (only(path).awpbench.retracted is None) is counts

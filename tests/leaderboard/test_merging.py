@@ -113,8 +113,8 @@ def test_an_older_file_is_brought_up_to_date_and_gives_way_to_its_rows_measured_
     a, b = files
     a.write_bytes(FROZEN.read_bytes())
     first, second = store.read(a).rows
-    own = crafted.row("a").awpbench.model_copy(update={"id": first.awpbench.id})
-    store.upsert(b, [crafted.row("a").model_copy(update={"awpbench": own}).sealed()])
+    assert isinstance(first, Row)
+    store.upsert(b, [crafted.measured_again(first)])
     again = store.read(b).rows[0]
     for pair in (files, files[::-1]):
         rows = merge(*(store.by_id(store.read(each)) for each in pair)).rows
@@ -230,8 +230,7 @@ def test_a_migrated_row_with_a_bibliography_that_the_other_lacks_is_a_conflict()
     first = store.read(FROZEN).rows[0]
     assert isinstance(first, Row)
     known = first.model_copy(update={"venue": "NeurIPS 2020"}).sealed()
-    own = crafted.row("a").awpbench.model_copy(update={"id": first.awpbench.id})
-    again = put(crafted.row("a").model_copy(update={"awpbench": own}).sealed())
+    again = put(crafted.measured_again(first))
     assert both(first, again) == again
     with pytest.raises(RefusedError, match="contradict each other in a row"):
         both(known, again)
@@ -281,3 +280,16 @@ def test_with_a_preference_nothing_is_refused_and_what_is_settled_stays_so(a: Ro
     merged = merge(a, b, prefer=prefer).rows
     assert merged.keys() == a.keys() | b.keys()
     assert merge(merged, a).rows == merge(merged, b).rows == merged
+
+
+def test_taking_back_another_retraction_does_not_take_back_this_one() -> None:
+    row = put(crafted.row("a"))
+    retracted = history.with_mark(row, "trained on the test set", restored=False)
+    mistaken = history.with_mark(history.with_mark(row, "typo", restored=False), None, restored=True)
+    other = history.with_mark(row, "another reason", restored=False)
+    for pair in ((retracted, mistaken), (retracted, other)):
+        for one, two in (pair, pair[::-1]):
+            with pytest.raises(RefusedError, match="contradict each other in a row"):
+                both(one, two)
+    known = history.with_mark(retracted, None, restored=True)
+    assert both(retracted, known) == both(known, retracted) == known

@@ -67,9 +67,7 @@ def test_a_version_1_file_that_nothing_changes_keeps_its_bytes_and_the_next_chan
 def test_a_row_of_version_1_is_superseded_by_its_measurement(path: Path) -> None:
     first = store.read(path).rows[0]
     assert isinstance(first, Row)
-    again = crafted.row("a", seed=1)
-    named = again.awpbench.model_copy(update={"id": first.awpbench.id})
-    assert store.upsert(path, [again.model_copy(update={"awpbench": named}).sealed()]) == ["superseded"]
+    assert store.upsert(path, [crafted.measured_again(first)]) == ["superseded"]
     events = store.read(path).rows[0].awpbench.history
     assert [(event.action, event.reported) for event in events] == [("migrated", "25.67"), ("superseded", "25.67")]
     assert events[1].digest == first.awpbench.digest

@@ -75,10 +75,10 @@ def test_worst_case_gain_gap_selection_and_audit_stand_in_their_cells() -> None:
             ("at-s0/best", "", "", "validation", "?", "300"),
         ]
     ]
-    worst = {"n": 200, "correct": 100, "accuracy": 0.5, "interval": [0.431, 0.569]}
+    worst = {"n": 200, "correct": 100, "accuracy": 0.5, "interval": [0.431362, 0.568638]}
     audited = {"worst_case": worst, "audit": {"verdict": "suspicious", "findings": []}}
     assert cells(board_of((quick("a", 50, **audited),)), "worst case", "audit") == [
-        [("50.00 [43.10, 56.90] n=200", "suspicious")]
+        [("50.00 [43.14, 56.86] n=200", "suspicious")]
     ]
 
 

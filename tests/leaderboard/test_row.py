@@ -279,7 +279,7 @@ CLEAN = crafted.attack("clean", 150, 300)
         (
             {"attacks": {"clean": CLEAN | {"interval": [0, 0.1]}}},
             "the result does not fit: attacks.clean: Value error, "
-            "the interval [0.0, 0.1] does not hold the accuracy 0.5",
+            "the interval is [0.0, 0.1], but that of 150 of 300 is [0.4438, 0.5562]",
             AGAIN,
         ),
         ({"eps": "eight"}, "the result does not fit: eps: Value error, 'eight' is not a number", AGAIN),
@@ -379,3 +379,31 @@ def test_robustbenchs_own_values_fit_our_fields_but_for_accuracies_of_one_decima
         numbers = {document[key] for key in ("clean_acc", "autoattack_acc", "external") if key in document}
         unfit |= {number for number in numbers if not re.fullmatch(PERCENT, number)}
     assert unfit == {"0.0"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("architecture", "WideResNet-70-16", "architecture is 'WideResNet-70-16', but"),
+        ("footnote", None, "footnote is None, but"),
+        ("number_forward_passes", 2, "number_forward_passes is 2, but"),
+        ("awpbench.id", "anything", "the id is 'anything', but"),
+        ("awpbench.worst_case", {"n": 60, "correct": 99, "accuracy": 0.1, "interval": [0.9, 0.95]}, "99 of 60"),
+        ("awpbench.attacks.autoattack.interval", [0.1833, 0.1834], "the interval is"),
+    ],
+)
+def test_what_contradicts_itself_is_found_without_a_digest(key: str, value: Any, what: str) -> None:
+    document = built().document()
+    document["awpbench"]["digest"] = None
+    *path, last = key.split(".")
+    place = document
+    for each in path:
+        place = place[each]
+    place[last] = value
+    with pytest.raises(InputError, match=re.escape(what)):
+        checked(Row, document, "the row", "Undo it.")
+
+
+def test_pseudo_labelled_images_are_extra_data_whatever_the_card_says() -> None:
+    config = crafted.config(defense="rst", unlabelled="images.npz")
+    assert crafted.built({**crafted.result(), "training": config}, {"additional_data": False}).additional_data

@@ -264,7 +264,7 @@ def test_filters_leave_the_numbers_of_reported_rows() -> None:
 def test_sources_data_sets_and_threats_have_tables_of_their_own() -> None:
     rows = [robustbench("a"), robustbench("b", "L2"), robustbench("c", dataset="cifar100"), _from_a_paper("d")]
     assert [reports.title for reports in reported(board_of(tuple(rows)))] == [
-        "reported in papers, not measured here: cifar10, Linf",
+        "reported in papers, not measured here: cifar10, Linf 8/255",
         "reported by RobustBench, not measured here: cifar10, L2",
         "reported by RobustBench, not measured here: cifar10, Linf",
         "reported by RobustBench, not measured here: cifar100, Linf",
@@ -299,3 +299,36 @@ def test_a_number_is_what_spells_a_finite_one(value: object, found: float | None
 def test_an_empty_external_accuracy_decides_nothing() -> None:
     assert deciding(robustbench("a", external="")) == "autoattack_acc"
     assert deciding(robustbench("a", external=None, autoattack_acc=None)) is None
+
+
+def test_a_gain_is_that_over_the_best_of_several_runs_without_awp() -> None:
+    """A weaker repetition of the baseline, under another name, must not make the gain larger."""
+
+    def run(name: str, correct: int, **config: Any) -> Any:
+        attacks = {"clean": crafted.attack("clean", 200, 300), "pgd-20": crafted.attack("pgd-20", correct, 300)}
+        trained = crafted.config(**config)
+        return crafted.built({**crafted.named(name, attacks=attacks), "training": trained})
+
+    plain: dict[str, Any] = {"awp": False, "awp_gamma": 0.0}
+    rows = [run("awp/best", 100), run("weak/best", 50, **plain), run("good/best", 90, **plain)]
+    for order in (rows, rows[::-1]):
+        (ranking,) = rankings(board_of(tuple(order)))
+        gain = ranking.lines[0].gain
+        assert gain is not None
+        assert (gain.without, gain.only_with, gain.only_without) == (rows[2].awpbench.id, 10, 0)
+
+
+def test_papers_that_attacked_otherwise_stand_in_tables_of_their_own() -> None:
+    def quoted(name: str, attack: str, eps: str) -> Any:
+        row = robustbench(name)
+        own = row.awpbench.source.model_copy(update={"kind": "paper", "attack": attack})
+        details = row.awpbench.model_copy(update={"source": own, "eps": eps})
+        keys = {**row.keys, "eps": eps}
+        return row.model_copy(update={"awpbench": details, "keys": keys}).sealed()
+
+    rows = (quoted("a", "pgd-20", "8/255"), quoted("b", "autoattack", "8/255"), quoted("c", "autoattack", "2/255"))
+    assert [reports.title.split(": ")[1] for reports in reported(board_of(rows))] == [
+        "cifar10, Linf 2/255, under autoattack",
+        "cifar10, Linf 8/255, under autoattack",
+        "cifar10, Linf 8/255, under pgd-20",
+    ]

@@ -24,6 +24,7 @@ from awpbench.leaderboard.page.scatter import Dot, scatter
 from awpbench.leaderboard.row import Board, Reported
 from awpbench.leaderboard.view import Report, Reports, deciding, number, reported
 
+ORDER = {"robustbench": " The order is RobustBench's.", "paper": ""}
 WHO = {"robustbench": "reported by RobustBench", "paper": "reported in papers"}
 
 
@@ -42,10 +43,10 @@ def _table(reports: Reports) -> Table:
     columns = _reported_columns(threat)
     entries = [_reported_entry(report, columns) for report in reports.lines]
     return Table(
-        f"r-{hashlib.sha256(f'{kind} {dataset} {threat}'.encode()).hexdigest()[:16]}",
-        f"{dataset}, {threat}: {WHO[kind]}",
+        f"r-{hashlib.sha256(f'{kind} {dataset} {threat}{reports.attacked}'.encode()).hexdigest()[:16]}",
+        f"{dataset}, {threat}{reports.attacked}: {WHO[kind]}",
         "Numbers that others published, each with its source. awpbench did not measure them, they come without "
-        "intervals, and they are not ranked together with measured rows. The order is RobustBench's.",
+        f"intervals, and they are not ranked together with measured rows.{ORDER[kind]}",
         False,
         (Heading("rank", "Rank", "By RobustBench's rule.", "rank"), *(heading for heading, _ in columns)),
         tuple(entries),
