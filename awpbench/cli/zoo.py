@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from tabulate import tabulate
@@ -61,17 +61,31 @@ def add(
 @app.command("list")
 def list_command(*, zoo: ZooOption = None, as_json: common.JsonOption = False) -> None:
     """List the published nets with their clean accuracy and that under the attack that ranks."""
-    from awpbench.leaderboard.escape import plain
     from awpbench.zoo import cards
 
     where = cards.folder(zoo)
-    lines = [line for name in cards.names(where) for line in cards.listed(cards.read(where / name))]
+    lines: list[dict[str, Any]] = []
+    broken = []
+    for name in cards.names(where):
+        try:
+            lines += cards.listed(cards.read(where / name))
+        except InputError as error:
+            broken.append(name)
+            common.note(f"{error.what}: {error.mend}")
     if as_json:
         common.print_json({"zoo": str(where), "nets": lines})
-        return
-    if not lines:
+    elif lines:
+        _print_lines(lines)
+    elif not broken:
         common.note(f"there is no net in {where} yet: awpbench zoo add RUN publishes one")
-        return
+    if broken:
+        what = f"not listed, for their cards cannot be read: {', '.join(broken)}"
+        raise InputError(what, "See the lines above, one for each card.")
+
+
+def _print_lines(lines: list[dict[str, Any]]) -> None:
+    from awpbench.leaderboard.escape import plain
+
     told = ("name", "checkpoint", "suite", "architecture", "dataset", "threat", "defense", "awp")
     rows = [
         [plain(str(line[key])) for key in told] + [line["clean"]["text"], line["ranked_by"], line["ranking"]["text"]]
@@ -97,7 +111,7 @@ def check(
     from awpbench.zoo import cards, checking
 
     where = cards.folder(zoo)
-    nets = cards.find(where, names or ())
+    nets = cards.find(where, cards.folders(where), names or ())
     on = common.resolve_device(device)
 
     @cache
@@ -116,7 +130,7 @@ def _show(reports: list[Report]) -> None:
     from awpbench.leaderboard.escape import plain
 
     for each in reports:
-        common.print_text(f"{each.name}: {'not what its card says' if each.findings else 'ok'}")
+        common.print_text(f"{each.name}: {_verdict(each)}")
         for finding in each.findings:
             common.print_text(f"- {plain(finding.what)}")
         for measured in each.clean:
@@ -124,12 +138,20 @@ def _show(reports: list[Report]) -> None:
                 common.print_text(f"  {measured.told()}")
 
 
+def _verdict(report: Report) -> str:
+    if any(each.newer for each in report.findings):
+        return "refused, update awpbench"
+    return "not what its card says" if report.findings else "ok"
+
+
 def _judge(reports: list[Report], zoo: Path) -> None:
-    """Raise CheckError for findings, InputError where nothing but files is missing."""
+    """Raise CheckError for findings, InputError where files are missing or cards newer, and nothing is wrong."""
     findings = [finding for each in reports for finding in each.findings]
     if not findings:
         return
     names = ", ".join(each.name for each in reports if each.findings)
     what = f"{len(findings)} findings in {zoo}: {names}"
     mend = "Restore the files from version control, or publish from the run: awpbench zoo add RUN --force"
-    raise (InputError if all(each.missing for each in findings) else CheckError)(what, mend)
+    if all(each.newer for each in findings):
+        mend = "Update awpbench."
+    raise (InputError if all(each.missing or each.newer for each in findings) else CheckError)(what, mend)

@@ -30,9 +30,14 @@ VARIABLE = "AWPBENCH_ZOO"
 FOLDER = "model_zoo"
 CARD = "card.json"
 README = "README.md"
+COPIED = (rundir.CONFIG, rundir.PROVENANCE, rundir.METRICS)  # from the run folder
 
 Which = Literal["best", "last"]
 CHECKPOINTS: tuple[Which, ...] = get_args(Which)
+
+
+class NewerError(InputError):
+    """A card of a newer schema than this version reads."""
 
 
 class Evaluation(Strict):
@@ -113,12 +118,24 @@ def names(zoo: Path) -> list[str]:
     return sorted(path.parent.name for path in zoo.glob(f"*/{CARD}") if re.fullmatch(ID, path.parent.name))
 
 
-def find(zoo: Path, wanted: Sequence[str] = ()) -> list[Path]:
-    """Return the folders of published nets; none named: of all.
+def folders(zoo: Path) -> list[str]:
+    """Return the names of the folders of a zoo that hold anything of a net, with or without its card."""
+    parts = (
+        CARD,
+        *COPIED,
+        rundir.EVAL,
+        *(name for which in CHECKPOINTS for name in (weights_file(which), sidecar(which))),
+    )
+    found = (path for path in zoo.glob("*") if any(os.path.lexists(path / part) for part in parts))
+    return sorted(path.name for path in found if re.fullmatch(ID, path.name))
+
+
+def find(zoo: Path, there: Sequence[str], wanted: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of nets, of those that are there; none named: of all.
 
     Raises UsageError for an unknown name, with the nearest one, and for a zoo without any net.
     """
-    known = {name: zoo / name for name in names(zoo)}
+    known = {name: zoo / name for name in there}
     if not known:
         mend = f"Publish one with: awpbench zoo add RUN, or name another zoo with --zoo or {VARIABLE}."
         raise UsageError(f"there is no net in {zoo}", mend)
@@ -126,14 +143,16 @@ def find(zoo: Path, wanted: Sequence[str] = ()) -> list[Path]:
 
 
 def read(net: Path) -> ModelCard:
-    """Read the card of a net. Raises InputError where it is missing, damaged, or of a newer schema."""
+    """Read the card of a net. Raises InputError where it is missing or damaged, NewerError for a newer schema."""
     mend = "Restore it from version control, or publish the net again: awpbench zoo add RUN --force"
     path = net / CARD
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{path} is no plain file", mend)
     _, document = json_object(path, mend)
     version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         what = f"{path} has schema version {version}; this awpbench reads {SCHEMA_VERSION}"
-        raise InputError(what, "Update awpbench.")
+        raise NewerError(what, "Update awpbench.")
     return checked(ModelCard, document, str(path), mend)
 
 
@@ -143,7 +162,7 @@ def locate(reference: str, zoo: Path) -> Path:
     Raises UsageError for a name that is not there, InputError for a file that is missing or not the published one.
     """
     name, slash, which = reference.removeprefix(PREFIX).partition("/")
-    (net,) = find(zoo, [name])
+    (net,) = find(zoo, names(zoo), [name])
     card = read(net)
     chosen = which if slash else next(iter(sorted(card.checkpoints)))  # best is before last
     lookup(dict.fromkeys(map(str, card.checkpoints)), f"checkpoint of {PREFIX}{name}", chosen)

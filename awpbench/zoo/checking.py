@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -17,17 +18,18 @@ from awpbench.evaluation.claims import TOLERANCE
 from awpbench.evaluation.results import Result
 from awpbench.evaluation.verify import Verifier
 from awpbench.zoo import deriving
-from awpbench.zoo.cards import CARD, ModelCard, read, weights_file, written
+from awpbench.zoo.cards import CARD, ModelCard, NewerError, read, weights_file, written
 
 ABSENT = object()  # in place of a value that a document does not have
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a published net; `missing` where a file is not there."""
+    """Something wrong with a net; `missing` where a file is not there, `newer` where this version cannot check it."""
 
     what: str
     missing: bool = False
+    newer: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,34 @@ def check(net: Path, measure: Measure | None) -> Report:
 
 def files(net: Path) -> list[Finding]:
     """Compare a net's files with its card, and the card with what follows from the files."""
-    if not (net / CARD).is_file():
+    if net.is_symlink():
+        return [Finding("the folder is a link")]
+    if not os.path.lexists(net / CARD):
         return [Finding(f"{CARD} is missing", missing=True)]
     try:
         card = read(net)
+    except NewerError as error:
+        return [Finding(error.what, newer=True)]
     except AwpbenchError as error:
         return [Finding(error.what)]
-    links = [Finding(f"{path.relative_to(net)} is a link") for path in sorted(net.rglob("*")) if path.is_symlink()]
-    found = [*links, *_hashes(net, card), *_made(net, card)]
-    return found if any(each.missing for each in found) else [*found, *_card(net, card)]
+    odd = list(_odd(net, card))
+    found = [*odd, *_hashes(net, card), *_made(net, card)]
+    # nothing is derived from what is no plain file: reading a pipe would wait for ever
+    return found if odd or any(each.missing for each in found) else [*found, *_card(net, card)]
+
+
+def _odd(net: Path, card: ModelCard) -> Iterator[Finding]:
+    """Name what is neither a plain file nor a folder of such; of an emptied folder, the files are missing instead."""
+    folders = {net / folder for name in card.files for folder in PurePosixPath(name).parents}
+    for path in sorted(net.rglob("*")):
+        name = path.relative_to(net)
+        if path.is_symlink():
+            yield Finding(f"{name} is a link")
+        elif path.is_dir():
+            if path not in folders and not any(path.iterdir()):
+                yield Finding(f"{name} is an empty folder")
+        elif not path.is_file():
+            yield Finding(f"{name} is no plain file")
 
 
 def _clean(net: Path, load: Callable[[str], ImageSet], device: torch.device) -> Iterator[Clean | Finding]:

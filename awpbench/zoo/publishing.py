@@ -15,6 +15,7 @@ from awpbench.zoo import deriving
 from awpbench.zoo.cards import (
     CARD,
     CHECKPOINTS,
+    COPIED,
     ModelCard,
     Which,
     check_name,
@@ -25,7 +26,6 @@ from awpbench.zoo.cards import (
 )
 from awpbench.zoo.placing import locked, place
 
-COPIED = (rundir.CONFIG, rundir.PROVENANCE, rundir.METRICS)
 OF_RESULT = (rundir.RESULT, rundir.PER_IMAGE)
 EVALUATE = "Evaluate it first: awpbench eval --ckpt {} --suite full"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -415,6 +416,24 @@ def test_an_empty_zoo_is_said_to_be_empty(told: Told) -> None:
     )
 
 
+def test_a_broken_card_hides_no_other_net_from_the_list(told: Told) -> None:
+    for name in ("damaged", "later"):
+        shutil.copytree(NET, f"model_zoo/{name}")
+    Path("model_zoo/damaged/card.json").write_text("[]")
+    newer(Path("model_zoo/later"))
+    code, out, err = told("zoo", "list")
+    assert (code, [line.split()[:2] for line in out[2:]]) == (4, [["net", "best"], ["net", "last"]])
+    assert err == [
+        "model_zoo/damaged/card.json holds no JSON object: Restore it from version control, or publish the net again: "
+        "awpbench zoo add RUN --force",
+        "model_zoo/later/card.json has schema version 2; this awpbench reads 1: Update awpbench.",
+        "error: not listed, for their cards cannot be read: damaged, later",
+        "mend:  See the lines above, one for each card.",
+    ]
+    code, out, _ = told("zoo", "list", "--json")
+    assert (code, [line["name"] for line in json.loads("\n".join(out))["nets"]]) == (4, ["net", "net"])
+
+
 # Check
 
 
@@ -476,8 +495,31 @@ def test_a_missing_file_is_named(told: Told, name: str) -> None:
     ]
 
 
-def test_a_net_without_a_card_is_none(told: Told) -> None:
-    (NET / "card.json").unlink()
+def test_a_missing_card_is_found_beside_a_net_that_has_its_own(told: Told) -> None:
+    shutil.copytree(NET, "model_zoo/cardless")
+    Path("model_zoo/cardless/card.json").unlink()
+    code, out, err = told("zoo", "check", "--no-clean")
+    assert (code, out) == (4, ["cardless: not what its card says", "- card.json is missing", "net: ok"])
+    assert err[-2] == "error: 1 findings in model_zoo: cardless"
+
+
+@pytest.mark.parametrize(
+    "part", ["best.safetensors", "last.safetensors.sha256", "config.json", "metrics.jsonl", "eval"]
+)
+def test_a_folder_with_anything_of_a_net_lacks_its_card(told: Told, part: str) -> None:
+    Path("model_zoo/left").mkdir()
+    shutil.move(NET / part, Path("model_zoo/left", part))
+    code, out, _ = told("zoo", "check", "left", "--no-clean")
+    assert (code, out) == (4, ["left: not what its card says", "- card.json is missing"])
+
+
+def test_other_folders_of_a_zoo_are_no_nets(told: Told) -> None:
+    for name in ("docs", ".hidden"):
+        Path("model_zoo", name).mkdir()
+    Path("model_zoo/docs/README.md").write_text("x")
+    Path("model_zoo/.hidden/config.json").write_text("{}")
+    assert told("zoo", "check", "--no-clean")[:2] == (0, ["net: ok"])
+    shutil.rmtree(NET)
     assert refusal(told, "zoo", "check")[:2] == (2, "there is no net in model_zoo")
 
 
@@ -488,6 +530,68 @@ def test_files_and_links_that_do_not_belong_are_findings(told: Told, here: Path)
     (NET / "config.json").symlink_to(target)
     code, out, _ = told("zoo", "check", "--no-clean")
     assert (code, out[1:3]) == (5, ["- config.json is a link", "- notes.txt is not on the card"])
+
+
+def newer(net: Path) -> None:
+    text = (net / "card.json").read_text()
+    (net / "card.json").write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
+
+
+def test_a_card_of_a_newer_schema_is_refused_and_the_other_nets_are_checked(told: Told) -> None:
+    shutil.copytree(NET, "model_zoo/later")
+    newer(Path("model_zoo/later"))
+    code, out, err = told("zoo", "check", "--no-clean")
+    finding = "- model_zoo/later/card.json has schema version 2; this awpbench reads 1"
+    assert (code, out) == (4, ["later: refused, update awpbench", finding, "net: ok"])
+    assert err[-2:] == ["error: 1 findings in model_zoo: later", "mend:  Update awpbench."]
+    (NET / "config.json").unlink()
+    assert told("zoo", "check", "--no-clean")[0] == 4
+    (NET / "config.json").write_text("{}")
+    assert told("zoo", "check", "--no-clean")[0] == 5
+
+
+def test_a_net_that_is_a_link_is_a_finding(told: Told, here: Path) -> None:
+    shutil.move(NET, here / "elsewhere")
+    NET.symlink_to(here / "elsewhere")
+    code, out, _ = told("zoo", "check", "--no-clean")
+    assert (code, out) == (5, ["net: not what its card says", "- the folder is a link"])
+
+
+def test_empty_folders_pipes_and_links_to_folders_are_findings(told: Told, here: Path) -> None:
+    (NET / "empty/inner").mkdir(parents=True)
+    os.mkfifo(NET / "eval/pipe")
+    (NET / "link").symlink_to(here / "runs")
+    code, out, _ = told("zoo", "check", "--no-clean")
+    assert (code, out[1:]) == (
+        5,
+        ["- empty/inner is an empty folder", "- eval/pipe is no plain file", "- link is a link"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"), [("README.md", 2), ("eval/best-quick-v1.0/result.json", 2), ("card.json", 1)]
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(told: Told, name: str, lines: int) -> None:
+    (NET / name).unlink()
+    os.mkfifo(NET / name)
+    code, out, _ = told("zoo", "check", "--no-clean")
+    assert (code, len(out[1:])) == (5, lines)
+    assert out[1].endswith(f"{name} is no plain file")
+
+
+def test_a_pipe_where_a_result_would_be_is_not_waited_for(told: Told) -> None:
+    (NET / "eval/best-more-v1.0").mkdir()
+    os.mkfifo(NET / "eval/best-more-v1.0/result.json")
+    code, out, _ = told("zoo", "check", "--no-clean")
+    assert (code, out[1:]) == (5, ["- eval/best-more-v1.0/result.json is no plain file"])
+
+
+def test_of_an_emptied_folder_only_the_files_are_missing(told: Told) -> None:
+    for path in (NET / "eval/best-quick-v1.0").iterdir():
+        path.unlink()
+    code, out, _ = told("zoo", "check", "--no-clean")
+    missing = [f"- eval/best-quick-v1.0/{name} is missing" for name in ("per_image.npz", "result.json")]
+    assert (code, out[1:]) == (4, missing)
 
 
 def test_a_renamed_net_is_a_finding(told: Told) -> None:
