@@ -16,7 +16,7 @@ from awpbench.defaults import resolve_training
 from awpbench.errors import UsageError
 from awpbench.leaderboard.details import Retraction
 from awpbench.leaderboard.page import commands, is_page, render, scatter
-from awpbench.leaderboard.page.parts import percent, web_address
+from awpbench.leaderboard.page.parts import Facts, past, percent, web_address
 from awpbench.leaderboard.page.scatter import Dot
 from awpbench.leaderboard.papers import Paper, bibtex
 from awpbench.leaderboard.row import Board, Reported, Row, board_of
@@ -123,6 +123,18 @@ def test_numbers_keep_their_zeros_and_carry_interval_and_n() -> None:
     assert '<span class="v">+5.00</span>' in text  # AWP's gain: 55 and 40 of 300
 
 
+def test_the_worst_case_says_of_which_images_it_is() -> None:
+    text = render(board()).decode()
+    help_ = (
+        "Images that withstood every attack, of those that all attacks saw (n in the cell). "
+        "Fewer images than AutoAttack&#39;s: it can exceed AutoAttack&#39;s accuracy in the same row."
+    )
+    assert f'title="{help_}">Worst case</th>' in text
+    guide = text[text.index("<b>Worst case</b>") :].partition("</li>")[0]
+    assert "all attacks saw (n in the cell)" in guide
+    assert guide.endswith("it can exceed AutoAttack's accuracy in the same row.")
+
+
 def test_the_page_asks_for_nothing_and_allows_no_code_but_its_own() -> None:
     document = Document(render(board()).decode())
     (policy,) = [found["content"] for _, found in document.tags if "http-equiv" in found]
@@ -201,6 +213,11 @@ def test_the_frontier_holds_what_nothing_beats_in_both() -> None:
     assert [each.name for each in scatter.frontier(dots)] == ["e", "b", "a"]
 
 
+def test_twins_on_the_frontier_both_belong_to_it_and_twins_behind_it_do_not() -> None:
+    dots = [dot("a", 0.9, 0.4), dot("b", 0.8, 0.5), dot("twin", 0.8, 0.5), dot("c", 0.7, 0.4), dot("d", 0.7, 0.4)]
+    assert {each.name for each in scatter.frontier(dots)} == {"a", "b", "twin"}
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
@@ -271,6 +288,11 @@ def test_a_citation_is_the_entry_that_bibtex_prints() -> None:
     assert commands.citation(keys) == bibtex([(None, paper)]).splitlines()
     assert commands.citation(keys)[0] == f"@article{{{paper.label},"
     assert commands.citation({"authors": "nobody"}) == []
+
+
+def test_every_row_answers_how_to_cite_it() -> None:
+    assert past(CARD, trained().awpbench)[-1].lines == tuple(commands.citation(CARD))
+    assert past({}, trained().awpbench)[-1] == Facts("Cite", note="This row names no paper.")
 
 
 # The command

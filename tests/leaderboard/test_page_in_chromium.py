@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
 import random
 import shutil
@@ -16,7 +18,9 @@ from awpbench.evaluation.statistics import mcnemar, paired_difference
 from awpbench.leaderboard.columns import sorted_by
 from awpbench.leaderboard.page import render
 from awpbench.leaderboard.row import Board, Row, board_of
+from awpbench.leaderboard.spreadsheet import csv_text
 from awpbench.leaderboard.view import rankings
+from awpbench.leaderboard.view import reported as reported_tables
 from tests.leaderboard import crafted, hostile
 from tests.leaderboard.test_page import CARD, reported, trained, without
 
@@ -185,6 +189,15 @@ def test_search_finds_words_in_any_order_and_hides_tables_without_a_match(page: 
     assert len(tables(page)) == 3
 
 
+def test_the_links_to_tables_count_what_the_filters_leave(page: Any) -> None:
+    page.locator('select[data-filter="dataset"]').select_option("cifar100")
+    assert page.locator("nav span").all_inner_texts() == ["0", "0", "60"]
+    assert page.locator("nav a.none").count() == 2
+    page.locator('select[data-filter="dataset"]').select_option("")
+    assert page.locator("nav span").all_inner_texts() == ["8", "2", "60"]
+    assert page.locator("nav a.none").count() == 0
+
+
 @pytest.mark.parametrize(
     ("key", "value", "count"),
     [
@@ -223,7 +236,9 @@ def test_two_rows_are_compared_image_by_image(page: Any) -> None:
     low, high = (f"{100 * end:+.2f}".replace("-", "\u2212") for end in paired_difference(15, 0, 300))
     cells = page.locator("#compare tbody tr").filter(has_text="autoattack").locator("td").all_inner_texts()
     assert cells == ["autoattack", "18.33", "13.33", "+5.00", f"[{low}, {high}]", CELL]
-    assert "awp: true / not set" in page.locator("#compare").inner_text()
+    text = page.locator("#compare").inner_text()
+    assert "awp: true / not set" in text
+    assert "wider than need be and does not show that there is no difference; `awpbench compare`" in text
     page.keyboard.press("Escape")
     assert page.locator("#compare").is_hidden()
     assert page.locator("input:checked").count() == 0
@@ -258,16 +273,37 @@ def test_the_csv_is_the_view_as_filtered_and_sorted(page: Any) -> None:
     head(page, "pgd-20").locator("button").click()
     header, *lines = downloaded(page, 0)
     columns = header.split(",")
-    assert columns[:5] == ["dataset", "threat", "suite", "id", "rank"]
+    group = ["kind", "dataset", "norm", "eps", "suite", "series", "dialect", "ranked_by", "id"]
+    assert columns[: len(group) + 4] == [*group, "rank_low", "rank_high", "model", "paper"]
     place = columns.index("pgd-20")
     assert columns[place : place + 5] == ["pgd-20", "pgd-20_low", "pgd-20_high", "pgd-20_n", "pgd-20_note"]
-    assert [line.split(",")[3] for line in lines] == ids(page)
+    assert [line.split(",")[8] for line in lines] == ids(page)
     best = max((found.awpbench for found in board().measured), key=lambda found: found.attacks["pgd-20"].correct)
     low, high = (f"{100 * end:.2f}" for end in best.attacks["pgd-20"].interval)
     assert lines[0].split(",")[place : place + 5] == [best.attacks["pgd-20"].percent, low, high, "10000", ""]
     gain = columns.index("gain")
-    ours = next(line for line in lines if line.split(",")[3] == trained().awpbench.id)
+    ours = next(line for line in lines if line.split(",")[8] == trained().awpbench.id)
     assert ours.split(",")[gain] == "5.00"
+
+
+@pytest.mark.parametrize(("table", "known"), [(0, 57), (1, 15)])
+def test_the_csv_of_the_page_says_what_that_of_the_command_line_says(page: Any, table: int, known: int) -> None:
+    theirs = list(csv.DictReader(io.StringIO(csv_text(rankings(board()), reported_tables(board())))))
+    found = {each["id"]: each for each in theirs}
+    ours = list(csv.DictReader(downloaded(page, table)))
+    both = [key for key in ours[0] if key in theirs[0]]
+    assert len(both) == known
+    named = {"architecture", "best_known"}  # the page writes RobustBench's
+    unknown = {"venue", "defense", "selection", "audit"}  # the page says so in words or leaves it empty
+    for line in ours:
+        expected = found[line["id"]]
+        same = [key for key in both if key not in unknown or expected[key] not in ("", "?")]
+        same = [key for key in same if table == 1 or key not in named]
+        assert [line[key] for key in same] == [expected[key] for key in same]
+    assert [key for key in ours[0] if key not in theirs[0] and not key.endswith("_note")] == OWN[table]
+
+
+OWN = [["paper"], ["paper", "unreliable", "claimed"]]
 
 
 def test_the_keyboard_alone_sorts_opens_and_compares(page: Any) -> None:
@@ -285,6 +321,37 @@ def test_the_keyboard_alone_sorts_opens_and_compares(page: Any) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
     assert first.get_by_role("checkbox").is_checked()
+
+
+def test_the_keyboard_goes_into_the_comparison_and_back_to_a_row_clear_of_it(page: Any) -> None:
+    *_, one, other = ids(page)
+    for name in (one, other):
+        row(page, name).get_by_role("checkbox").focus()
+        page.keyboard.press("Space")
+    assert page.evaluate("document.activeElement.id") == "compare"
+    clear = f"document.getElementById('row-{other}').getBoundingClientRect().bottom <= "
+    until(page, clear + "document.querySelector('#compare').getBoundingClientRect().top")
+    room = page.evaluate("parseFloat(getComputedStyle(document.body).paddingBottom)")
+    assert room > page.locator("#compare").bounding_box()["height"]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("#compare").is_hidden()
+    assert page.evaluate("document.activeElement.closest('tr').id") == f"row-{other}"
+
+
+@pytest.mark.parametrize("state", ["row-rb.Many00", "open=rb.Many00"])
+def test_an_address_of_a_row_far_down_leads_to_it(page: Any, address: str, state: str) -> None:
+    page.goto("about:blank")
+    page.goto(f"{address}#{state}")
+    box = row(page, "rb.Many00").bounding_box()
+    assert 0 <= box["y"] < 900 - box["height"]
+
+
+def test_an_address_of_a_row_goes_before_the_filters(page: Any) -> None:
+    page.locator("#search").fill("lovelace")
+    page.evaluate("location.hash = 'row-rb.Many00'")
+    until(page, "document.activeElement.closest('tr')?.id === 'row-rb.Many00'")
+    assert page.locator("#search").input_value() == ""
 
 
 def test_the_address_holds_the_state_and_brings_it_back(page: Any, address: str) -> None:
@@ -387,11 +454,34 @@ def test_a_phone_scrolls_tables_and_not_the_page(browser: Any, address: str) -> 
         assert page.locator("#compare").is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.evaluate("document.querySelector('.box').scrollWidth") > 390
+        cells = "[...document.querySelectorAll('#compare th, #compare td')].map((e) => e.getBoundingClientRect().right)"
+        assert max(page.evaluate(cells)) <= 390
+        assert page.evaluate("document.querySelector('#compare .scroll').scrollWidth") <= 390
     with in_context(browser, viewport={"width": 390, "height": 844}, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto(address)
         box = page.locator("html").bounding_box()
         assert box["width"] == 390
+
+
+BROKEN = """
+() => [...document.querySelectorAll(".facts pre span")].filter((word) => {
+  const range = document.createRange();
+  range.selectNodeContents(word);
+  return word.textContent.length < 30 && new Set([...range.getClientRects()].map((line) => line.top)).size > 1;
+}).map((word) => word.textContent)
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_a_command_breaks_at_blanks_only(browser: Any, address: str, width: int) -> None:
+    with in_context(browser, viewport={"width": width, "height": 844}) as context:
+        page = opened(context)
+        page.goto(f"{address}#open={trained().awpbench.id}")
+        assert page.locator(".facts pre span").count() > 20
+        assert page.evaluate(BROKEN) == []
+        train, eval_, *_ = page.locator(".facts pre").first.inner_text().splitlines()
+        assert (train[:19], eval_[:19]) == ("awpbench train prn1", "awpbench eval --ckp")
 
 
 def test_print_lays_out_every_row(page: Any) -> None:

@@ -26,6 +26,16 @@ from awpbench.leaderboard.page.scatter import Dot, scatter
 from awpbench.leaderboard.row import Row
 from awpbench.leaderboard.view import Line, Ranking
 
+GROUP = (
+    "dataset",
+    "norm",
+    "eps",
+    "suite",
+    "series",
+    "dialect",
+    "ranked_by",
+)  # what the CSV repeats
+
 
 def table(ranking: Ranking) -> Table:
     """Lay out a group of comparable rows."""
@@ -45,7 +55,7 @@ def table(ranking: Ranking) -> Table:
         tuple(ranking.notes),
         scatter([_dot(line, group.ranked_by) for line in ranking.lines]),
         f"Accuracy under {group.ranked_by}",
-        {"dataset": group.dataset, "threat": f"{group.norm} {group.eps}", "suite": f"{group.suite} {group.series}"},
+        {field: str(getattr(group, field)) for field in GROUP},
     )
 
 
@@ -82,9 +92,13 @@ def _columns(ranking: Ranking) -> list[Column]:
 
 
 MORE = "Trained on more than the data set's images."
-BEST_KNOWN = "The lowest that any attack left on AutoAttack's images."
+BEST_KNOWN = "The lowest that any attack left on the images that AutoAttack saw; AutoAttack's own where none left less."
+WORST_CASE = (
+    "Images that withstood every attack, of those that all attacks saw (n in the cell). "
+    "Fewer images than AutoAttack's: it can exceed AutoAttack's accuracy in the same row."
+)
 AFTERWARDS: Mapping[str, tuple[str, str, Kind]] = {
-    "worst case": ("Worst case", "Images that withstood every attack.", "accuracy"),
+    "worst case": ("Worst case", WORST_CASE, "accuracy"),
     "gain": ("AWP gain", "Points above the same run without AWP, with a paired 95 % interval.", "difference"),
     "gap": ("Gap", "Robust accuracy in training less that on images held out, in points.", "figure"),
     "selection": ("Selection", "The images that chose the checkpoint.", "text"),

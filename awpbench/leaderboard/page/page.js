@@ -59,15 +59,26 @@
   const quoted = (text) => (/[",\n\r;\t]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const line = (cells) => cells.map((cell) => quoted(inert(cell))).join(",");
 
-  function csvHeads([key, kind]) {
-    if (kind === "accuracy") return [key, `${key}_low`, `${key}_high`, `${key}_n`, `${key}_note`];
-    return kind === "difference" ? [key, `${key}_low`, `${key}_high`] : [key];
+  const textOf = (cell) => { const said = find("a, .v", cell).textContent; return said === "–" ? "" : said; };
+  const belowOf = (cell) => find(".s", cell)?.textContent ?? "";
+  const SPECIAL = { // columns that are others in the CSV: their names (as in `awpbench leaderboard --format csv`), their cells
+    rank: [["rank_low", "rank_high"], (cell) => { const [low, high = low] = textOf(cell).split("-"); return [low, high]; }],
+    method: [["model", "paper"], (cell, row) => [row.name, textOf(cell) === row.name ? "" : textOf(cell)]],
+    awp: [["awp"], (cell) => [[textOf(cell), belowOf(cell)].filter(Boolean).join(" ")]],
+    source: [["source"], (cell) => [belowOf(cell)]],
+  };
+  const AUDIT = [["audit"], (cell) => [belowOf(cell).replace("audit: ", "")]];
+  const special = (table, key) => (key === "unreliable" && table.measured ? AUDIT : Object.hasOwn(SPECIAL, key) ? SPECIAL[key] : undefined);
+
+  function csvHeads(table, [key, kind]) {
+    const stem = key === "worst_case" ? "worst" : key;
+    if (kind === "accuracy") return [key, `${stem}_low`, `${stem}_high`, `${stem}_n`, `${stem}_note`];
+    return special(table, key)?.[0] ?? (kind === "difference" ? [key, `${key}_low`, `${key}_high`] : [key]);
   }
 
-  function csvCells(kind, cell) {
-    const said = find("a, .v", cell).textContent, text = said === "–" ? "" : said;
-    if (kind !== "accuracy" && kind !== "difference") return [text];
-    const below = find(".s", cell)?.textContent ?? "";
+  function csvCells(table, [key, kind], cell, row) {
+    const text = textOf(cell), below = belowOf(cell), own = special(table, key);
+    if (kind !== "accuracy" && kind !== "difference") return own ? own[1](cell, row) : [text];
     const parts = /^\[([^,\]]*), ([^\]]*)\](?: n=(\d+))?(.*)$/.exec(below) ?? ["", "", "", "", ""];
     const number = (part) => (part ?? "").replace(/^\+/, "");
     const numbers = [text, parts[1], parts[2]].map(number);
@@ -75,10 +86,11 @@
   }
 
   function csv(table) {
-    const heads = ["dataset", "threat", "suite", "id", ...table.columns.flatMap(csvHeads)];
+    const heads = ["kind", ...Object.keys(table.group), "id", ...table.columns.flatMap((column) => csvHeads(table, column))];
+    const kind = table.measured ? "measured" : "reported";
     const rows = table.visible.map((row) => {
-      const cells = [...row.node.cells].slice(1).flatMap((cell, i) => csvCells(table.columns[i][1], cell));
-      return line([table.group.dataset, table.group.threat, table.group.suite, row.id, ...cells]);
+      const cells = [...row.node.cells].slice(1).flatMap((cell, i) => csvCells(table, table.columns[i], cell, row));
+      return line([kind, ...Object.values(table.group), row.id, ...cells]);
     });
     return [line(heads), ...rows, ""].join("\n");
   }
@@ -135,12 +147,12 @@
     addEventListener("afterprint", () => tables.forEach((table) => lay(table, SHOWN)));
     restore();
     if (innerWidth < 640) for (const notes of all(".notes")) notes.open = false;
-    root.classList.add("ready");
   }
 
   function adopt(table) {
     table.section = document.getElementById(table.key);
     table.body = find("tbody", table.section);
+    table.pill = find(`nav a[href="#${CSS.escape(table.key)}"]`);
     table.heads = all("thead th", table.section).slice(1);
     table.sort = null;
     table.limit = SHOWN;
@@ -159,11 +171,11 @@
       head.replaceChildren(button);
     });
     table.body.addEventListener("click", (event) => pressed(table, event.target));
-    const save = () => download(`awpbench-${table.group.dataset}-${table.group.threat}.csv`.replace(/[^\w.+-]+/g, "-"), csv(table));
+    const save = () => download(`awpbench-${Object.values(table.group).slice(0, 3).join("-")}.csv`.replace(/[^\w.+-]+/g, "-"), csv(table));
     find('[data-do="csv"]', table.section).addEventListener("click", save);
     find('[data-do="all"]', table.section).addEventListener("click", () => lay(table, Infinity));
     const box = (table.box = find(".box", table.section));
-    box.addEventListener("scroll", () => { if (box.scrollTop + 2 * box.clientHeight > box.scrollHeight) further(table); }, { passive: true });
+    box.addEventListener("scroll", () => { if (!table.section.classList.contains("gone") && box.scrollTop + 2 * box.clientHeight > box.scrollHeight) further(table); }, { passive: true });
     pointing(table);
   }
 
@@ -212,6 +224,11 @@
     for (const table of tables) table.section.classList.toggle("gone", shown > 0 && table.visible.length === 0);
     find("#count").textContent = `${shown} of ${total} rows`;
     find("#nothing").hidden = shown > 0 || total === 0;
+    for (const table of tables) {
+      table.pill.classList.toggle("none", table.visible.length === 0);
+      find("span", table.pill).textContent = table.visible.length;
+    }
+    root.classList.add("ready"); // only the rows that are laid out are left
     later(dim); // the drawings follow when the tables stand
   }
 
@@ -266,6 +283,16 @@
   function choose(row, on) {
     const kept = compared.filter((other) => other !== row && other.table === row.table).slice(-1);
     mark(on ? [...kept, row] : compared.filter((other) => other !== row));
+    if (compared.length < 2) return;
+    find("#compare").focus({ preventScroll: true }); // else the keyboard would go on behind the panel
+    row.node.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  function leave() { // the comparison, for the row that was ticked last
+    const back = compared[1];
+    mark([]);
+    remember();
+    find("input", back.node)?.focus();
   }
 
   function mark(rows) {
@@ -275,6 +302,9 @@
     const panel = find("#compare");
     panel.hidden = compared.length < 2;
     panel.replaceChildren(...(compared.length < 2 ? [] : comparison(...compared)));
+    const height = panel.hidden ? 0 : panel.offsetHeight; // the page keeps so much room below
+    document.body.style.paddingBottom = height ? `calc(3rem + ${height}px)` : "";
+    root.style.scrollPaddingBottom = height ? `calc(1rem + ${height}px)` : "";
   }
 
   const points = (share) => `${share >= 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(2)}`;
@@ -282,7 +312,7 @@
 
   function comparison(one, other) {
     const close = make("button", "Close", { type: "button", class: "close" });
-    close.addEventListener("click", () => { mark([]); remember(); });
+    close.addEventListener("click", leave);
     const lines = Object.keys(one.scores).filter((name) => Object.hasOwn(other.scores, name)).map((name) => difference(name, one, other));
     const table = make("table");
     const head = table.createTHead().insertRow();
@@ -291,7 +321,7 @@
     for (const cells of lines) body.insertRow().append(...cells.map((text) => make("td", text)));
     const scroll = make("div", "", { class: "scroll" });
     scroll.append(table);
-    const note = "Paired: on the same images, one by one (Bonett and Price; p of the exact McNemar test). Unpaired: from the two intervals (Newcombe), wider than need be. An interval that holds 0 shows no difference.";
+    const note = "Paired: on the same images, one by one (Bonett and Price; p of the exact McNemar test). Unpaired: from the two intervals (Newcombe), which is wider than need be and does not show that there is no difference; `awpbench compare` of the two results gives the paired one.";
     return [close, make("h3", "Comparison"), named("A", one), named("B", other), scroll, make("p", note, { class: "s" }), unlike(one, other)];
   }
 
@@ -369,6 +399,11 @@
   }
 
   function reveal(row) {
+    if (row.away) { // whoever asks for a row wants it more than the filters
+      for (const each of [search, ...filters]) each.value = "";
+      refresh();
+      remember();
+    }
     const place = row.table.visible.indexOf(row);
     if (place >= row.table.limit) lay(row.table, place + 1);
     return row.node;
@@ -377,7 +412,7 @@
   function keyed(event) {
     const typing = event.target.matches?.("input[type=search], select, textarea");
     if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); search.focus(); }
-    if (event.key === "Escape" && compared.length === 2) { const back = compared[1]; mark([]); remember(); find("input", back.node)?.focus(); }
+    if (event.key === "Escape" && compared.length === 2) leave();
   }
 
   function clear() {
@@ -405,7 +440,11 @@
 
   function restore() {
     const hash = location.hash.slice(1);
-    if (hash && !hash.includes("=")) return refresh(); // a place in the page
+    if (hash.startsWith("row-") || (hash && !hash.includes("="))) { // a place in the page
+      refresh();
+      const row = rowOf.get(decoded(hash.slice(4)));
+      return hash.startsWith("row-") && row ? arrive(row) : undefined;
+    }
     restoring = true;
     const state = new URLSearchParams(hash.length > LONGEST ? "" : hash);
     search.value = (state.get("q") ?? "").slice(0, 200);
@@ -421,6 +460,16 @@
     mark(pair.length === 2 && pair[0] !== pair[1] && pair[0].table === pair[1].table ? pair : pair.slice(0, 1));
     refresh();
     restoring = false;
+    const shown = [...rowOf.values()].filter((row) => row.open && !row.away);
+    shown.forEach(reveal);
+    if (shown.length) arrive(shown[0]);
+  }
+
+  function decoded(text) { try { return decodeURIComponent(text); } catch { return text; } }
+
+  function arrive(row) {
+    reveal(row).scrollIntoView({ block: "start", behavior: "instant" });
+    find('[data-do="open"]', row.node).focus({ preventScroll: true });
   }
 
   function sortAs([key, name, way]) {

@@ -145,7 +145,7 @@ def past(keys: Mapping[str, Any], own: Details | ReportedDetails) -> list[Facts]
     events = tuple((event.date or "date unknown", _event(event)) for event in own.history)
     history = [Facts("History", events)] if events else []
     entry = tuple(commands.citation(keys))
-    return [*history, *([Facts("Cite", lines=entry)] if entry else [])]
+    return [*history, Facts("Cite", lines=entry, note="" if entry else "This row names no paper.")]
 
 
 def _event(event: Event) -> str:

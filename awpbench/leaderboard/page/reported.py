@@ -53,7 +53,7 @@ def _table(reports: Reports) -> Table:
         (),
         scatter([dot for dot in (_reported_dot(report.row) for report in reports.lines) if dot is not None]),
         "Robust accuracy",
-        {"dataset": dataset, "threat": threat, "suite": "reported"},
+        {"dataset": dataset, "norm": threat},
     )
 
 
@@ -73,7 +73,10 @@ def _reported_columns(threat: str) -> list[ReportedColumn]:
     return [
         (Heading("method", "Method", "The paper, and its name at the source.", "text"), _reported_method),
         (Heading("clean", "Standard accuracy", "On clean images, in percent.", "figure"), _number("clean_acc")),
-        (Heading(attacked, label, "In percent.", "figure"), _number(attacked)),
+        (
+            Heading(attacked.removesuffix("_acc"), label, "In percent.", "figure"),
+            _number(attacked),
+        ),
         (Heading("best_known", "Best known robust accuracy", RANKS, "figure"), _reported_best),
         (Heading("unreliable", "Potentially unreliable", "As its source says.", "text"), flag("unreliable")),
         (

@@ -108,10 +108,11 @@ def scatter(dots: Sequence[Dot]) -> Scatter | None:
 
 
 def frontier(dots: Sequence[Dot]) -> list[Dot]:
-    """Return the dots that no other one beats in one accuracy without losing in the other, by clean accuracy."""
+    """Return the dots than which no other is better in one accuracy and at least as good in the other, by clean one."""
     best: list[Dot] = []
     for dot in sorted(dots, key=lambda dot: (-dot.clean, -dot.robust, dot.id)):
-        if not best or dot.robust > best[-1].robust:
+        twin = best and (dot.clean, dot.robust) == (best[-1].clean, best[-1].robust)
+        if not best or twin or dot.robust > best[-1].robust:
             best.append(dot)
     return best[::-1]
 
