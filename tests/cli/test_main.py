@@ -30,7 +30,7 @@ def test_an_unknown_format_is_answered_with_the_nearest(capsys: pytest.CaptureFi
     assert main(["leaderboard", "--format", "mdd"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: there is no format called 'mdd'",
-        "mend:  Did you mean 'md'? Known: rich, md, json, csv.",
+        "mend:  Did you mean 'md'? Known: rich, md, csv, json, latex.",
     ]
 
 
