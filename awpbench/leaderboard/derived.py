@@ -167,7 +167,7 @@ def identifier(details: Details) -> str:
     hashes = details.hashes
     weights = hashes.get("weights") or hashes.get("checkpoint") or details.model
     measured = {
-        "net": [details.model, hashes["config"]] if hashes["config"] else [weights],
+        "net": [details.model, hashes["config"]] if hashes.get("config") else [weights],
         "images": [details.dataset, hashes["data"], hashes["indices"]],
         "threat": [details.norm, details.eps, details.dialect],
         "suite": [details.suite, details.suite_series],

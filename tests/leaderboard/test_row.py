@@ -407,3 +407,10 @@ def test_what_contradicts_itself_is_found_without_a_digest(key: str, value: Any,
 def test_pseudo_labelled_images_are_extra_data_whatever_the_card_says() -> None:
     config = crafted.config(defense="rst", unlabelled="images.npz")
     assert crafted.built({**crafted.result(), "training": config}, {"additional_data": False}).additional_data
+
+
+def test_a_row_without_the_hash_of_a_configuration_is_that_of_a_foreign_net() -> None:
+    document = crafted.row("a").document()
+    del document["awpbench"]["hashes"]["config"]
+    document["awpbench"]["digest"] = None
+    assert checked(Row, document, "the row", "Undo it.").awpbench.hashes.get("config") is None
